@@ -1,0 +1,1 @@
+"""Figures: detection, and how fast."""

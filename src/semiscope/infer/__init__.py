@@ -1,0 +1,1 @@
+"""Inference on ONNX Runtime: one .onnx file is one model. No torch."""

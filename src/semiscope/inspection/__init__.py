@@ -1,0 +1,1 @@
+"""The main job: a folder of images becomes results."""

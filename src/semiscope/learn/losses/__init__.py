@@ -1,0 +1,1 @@
+"""Losses and the assignment of truth to predictions."""

@@ -1,0 +1,1 @@
+"""Networks: plain torch modules, a file each. They import nothing else of the package."""
