@@ -1,0 +1,112 @@
+"""EfficientNet-Lite0 as a feature extractor: Tan and Le 2019.
+
+The Lite form has no squeeze-and-excitation and uses ReLU6.
+
+The order of the parameters is that of the published checkpoints, so that their tensors fit one to one
+by position (``load_imagenet``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+# expansion, kernel, stride, outputs, repeats of the seven stages
+_STAGES = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise, project 1x1; the input is added where the shape allows."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        layers: list[nn.Module] = []
+        if expansion > 1:
+            layers += [_conv(inputs, hidden, 1, 1), _norm(hidden), nn.ReLU6(inplace=True)]
+        layers += [
+            _conv(hidden, hidden, kernel, stride, hidden),
+            _norm(hidden),
+            nn.ReLU6(inplace=True),
+            _conv(hidden, outputs, 1, 1),
+            _norm(outputs),
+        ]
+        self.layers = nn.Sequential(*layers)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        y = self.layers(x)
+        return x + y if self.adds else y
+
+
+class EfficientNetLite0(nn.Module):
+    """The seven stages, giving features at strides 8, 16 and 32.
+
+    Args:
+        inputs: Channels of the image, 1 or 3.
+    """
+
+    channels = (40, 112, 320)
+
+    def __init__(self, inputs: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv(inputs, 32, 3, 2), _norm(32), nn.ReLU6(inplace=True))
+        stages, width = [], 32
+        for expansion, kernel, stride, outputs, repeats in _STAGES:
+            blocks = []
+            for i in range(repeats):
+                blocks.append(
+                    InvertedResidual(width, outputs, expansion, kernel, stride if i == 0 else 1)
+                )
+                width = outputs
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, inputs, H, W) -> features at strides 8, 16, 32 with ``channels`` channels."""
+        x = self.stem(x)
+        levels = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in (2, 4, 6):
+                levels.append(x)
+        return levels[0], levels[1], levels[2]
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Takes ImageNet weights in the published order; the classifier's tensors are left out.
+
+        A grey network sums the three colours' filters of the first convolution.
+
+        Raises:
+            ValueError: A tensor's shape is not the expected one.
+        """
+        own = {k: v for k, v in self.state_dict().items() if "num_batches" not in k}
+        given = [v for k, v in state.items() if "num_batches" not in k][: len(own)]
+        for (name, target), value in zip(own.items(), given, strict=True):
+            if name == "stem.0.weight" and target.shape[1] == 1:
+                value = value.sum(1, keepdim=True)
+            if target.shape != value.shape:
+                raise ValueError(
+                    f"{name}: expected {tuple(target.shape)}, found {tuple(value.shape)}"
+                )
+            with torch.no_grad():
+                target.copy_(value)
