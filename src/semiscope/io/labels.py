@@ -1,0 +1,239 @@
+"""What the label formats share: splits, class names, images, and instances checked one by one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from semiscope.errors import DataError, ImageError
+from semiscope.geometry import repair_polygon, shape_box
+from semiscope.io.files import write_atomic
+from semiscope.io.image import IMAGE_SUFFIXES, read_size
+from semiscope.io.sidecar import sidecar
+from semiscope.types import Annotations, Polygons, Sample, Shape
+
+# folder name -> split; the other spellings are what labelling services export
+SPLIT_FOLDERS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "unlabelled": "unlabelled",
+}
+
+# the phrases by which a check counts the notes of a reading
+BAD_LABEL = "label cannot be read"
+UNKNOWN_CLASS = "class id outside the list"
+NO_AREA = "box or outline without area"
+REPAIRED = "outline mended"
+NO_IMAGE = "label without an image"
+NO_LABEL = "image without a label"
+UNREADABLE = "image cannot be read"
+ESCAPES = "path leads out of the data set"
+
+
+def split_folders(root: Path) -> list[tuple[str, Path]]:
+    """The splits of a data set and their folders; the root itself, as "", when it has none."""
+    found = [
+        (SPLIT_FOLDERS[folder.name], folder)
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and folder.name in SPLIT_FOLDERS
+    ]
+    return found or [("", root)]
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """Where a split's files are written."""
+    return root / split if split else root
+
+
+def read_classes(root: Path) -> tuple[str, ...] | None:
+    """The class names of ``classes.txt``, a name a line; None when there is no such file.
+
+    Raises:
+        DataError: The file cannot be read, or a name is there twice.
+    """
+    path = root / "classes.txt"
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected class names, a name a line in UTF-8: {error}") from None
+    names = tuple(line.strip() for line in lines)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice or "" in names:
+        raise DataError(f"{path}: expected a different name on each line, found {twice or names}")
+    return names
+
+
+def write_classes(root: Path, classes: Sequence[str]) -> None:
+    """Writes ``classes.txt``."""
+    write_atomic(root / "classes.txt", "".join(f"{name}\n" for name in classes))
+
+
+def numbered_classes(count: int) -> tuple[str, ...]:
+    """Names for a data set that has only class numbers."""
+    return tuple(f"class {i}" for i in range(count))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder and below, sorted; none when there is no such folder."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def size_or_note(path: Path, notes: list[str]) -> tuple[int, int] | None:
+    """(height, width) of an image; None, and a note, where its header cannot be read."""
+    try:
+        return read_size(path)
+    except ImageError as error:
+        notes.append(f"{path}: {UNREADABLE}: {error.problem}")
+        return None
+
+
+def inside(root: Path, base: Path, name: str) -> Path | None:
+    """The path that a label file names, or None where it leads out of the root.
+
+    Args:
+        root: The data set's folder.
+        base: The folder that the name is relative to.
+        name: As the label file has it; backslashes of a Windows path are folders too.
+    """
+    try:
+        path = (base / name.replace("\\", "/")).resolve()
+    except (OSError, ValueError):  # a NUL byte, or a loop of links
+        return None
+    return path if path.is_relative_to(root.resolve()) else None
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file, whole or not at all; a file that is there already stays as it is.
+
+    Raises:
+        SemiscopeError: The file cannot be read or the copy cannot be written.
+    """
+    if target.resolve() == source.resolve():
+        return
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be copied: {error.strerror}") from None
+    write_atomic(target, data)
+
+
+class Instances:
+    """Collects one image's instances, leaving out and noting what cannot be true.
+
+    Args:
+        classes: Number of classes.
+        notes: Receives a sentence for each instance left out or mended.
+    """
+
+    def __init__(self, classes: int, notes: list[str]) -> None:
+        self._classes = classes
+        self._notes = notes
+        self._boxes: list[ArrayLike] = []
+        self._class_ids: list[int] = []
+        self._scores: list[float] = []
+        self._shapes: list[Shape | None] = []
+        self._angles: list[float] = []
+
+    def add(
+        self,
+        where: str,
+        class_id: int,
+        box: ArrayLike | None,
+        shape: Shape | None = None,
+        score: float = 1.0,
+        angle_deg: float = float("nan"),
+    ) -> None:
+        """Adds an instance.
+
+        Args:
+            where: File and line or number, for the note.
+            class_id: From 0; one outside the list is left out.
+            box: (4,) left, top, right, bottom, px; None takes the shape's.
+            shape: Outline or mask. Outlines that cross themselves are mended.
+            score: 0 to 1.
+            angle_deg: Counter-clockwise, or NaN.
+        """
+        if not 0 <= class_id < self._classes:
+            self._notes.append(
+                f"{where}: {UNKNOWN_CLASS}: {class_id}, expected 0 to {self._classes - 1}; left out"
+            )
+            return
+        if isinstance(shape, Polygons):
+            rings = []
+            for ring in shape.rings:
+                mended, note = repair_polygon(ring)
+                rings += mended
+                if note is not None:
+                    self._notes.append(f"{where}: {REPAIRED}: {note}")
+            shape = Polygons(tuple(rings)) if rings else None
+        if box is None:
+            box = np.zeros(4) if shape is None else shape_box(shape)
+        corners = np.asarray(box, dtype=np.float64)
+        if not np.isfinite(corners).all() or not (corners[2:] > corners[:2]).all():
+            numbers = ", ".join(f"{v:g}" for v in corners)
+            self._notes.append(f"{where}: {NO_AREA}: [{numbers}]; left out")
+            return
+        self._boxes.append(corners)
+        self._class_ids.append(class_id)
+        self._scores.append(score)
+        self._shapes.append(shape)
+        self._angles.append(angle_deg)
+
+    def annotations(self) -> Annotations:
+        """What was collected."""
+        if not self._boxes:
+            return Annotations.empty()
+        return Annotations(
+            np.asarray(self._boxes, dtype=np.float32),
+            np.asarray(self._class_ids),
+            np.asarray(self._scores, dtype=np.float32),
+            tuple(self._shapes) if any(s is not None for s in self._shapes) else None,
+            np.asarray(self._angles, np.float32) if np.isfinite(self._angles).any() else None,
+        )
+
+
+class ImageCopier:
+    """Puts a data set's images into the folder of another, each under a name of its own."""
+
+    def __init__(self) -> None:
+        self._taken: dict[Path, Path] = {}
+
+    def copy(self, sample: Sample, folder: Path) -> Path:
+        """Copies a sample's image, with the side-car that holds its pixel size.
+
+        An image that is in the folder already stays as it is. Where two images have the same stem,
+        the second takes its parent folder's name, then a number, to its own.
+
+        Returns:
+            The path of the copy.
+
+        Raises:
+            SemiscopeError: The image cannot be read or the copy cannot be written.
+        """
+        source = sample.path
+        stems = [source.stem, f"{source.parent.name}_{source.stem}"]
+        stems += [f"{source.stem}_{i}" for i in range(2, 2 + len(self._taken))]
+        for stem in stems:
+            # labels are found by stem, so the suffix does not tell two images apart
+            key = folder / stem
+            if self._taken.setdefault(key, source) == source:
+                break
+        target = folder / f"{stem}{source.suffix}"
+        copy_file(source, target)
+        beside = sidecar(source)
+        if beside is not None:
+            copy_file(beside, target.with_suffix(".txt"))
+        return target
