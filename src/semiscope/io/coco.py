@@ -298,15 +298,10 @@ def _records(
             record["area"] = shape.area
         elif shape is not None:
             record["segmentation"] = [ring.round(4).ravel().tolist() for ring in shape.rings]
-            record["area"] = round(sum(map(_area, shape.rings)), 4)
+            record["area"] = round(sum(abs(labels.polygon_area(r)) for r in shape.rings), 4)
         if found.score[i] != 1:
             record["score"] = round(float(found.score[i]), 6)
         if found.angle_deg is not None and np.isfinite(found.angle_deg[i]):
             record["angle_deg"] = round(float(found.angle_deg[i]), 4)
         records.append(record)
     return records
-
-
-def _area(ring: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    x, y = ring.T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

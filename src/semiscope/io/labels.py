@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from semiscope.errors import DataError, ImageError
 from semiscope.geometry import repair_polygon, shape_box
@@ -130,6 +130,12 @@ def copy_file(source: Path, target: Path) -> None:
     write_atomic(target, data)
 
 
+def polygon_area(ring: NDArray[np.float64]) -> float:
+    """Signed area of a ring (k, 2), px²: positive clockwise as the eye sees it, y being down."""
+    x, y = ring.T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
 class Instances:
     """Collects one image's instances, leaving out and noting what cannot be true.
 
@@ -172,7 +178,7 @@ class Instances:
             )
             return
         if isinstance(shape, Polygons):
-            rings = []
+            rings: list[NDArray[np.float64]] = []
             for ring in shape.rings:
                 mended, note = repair_polygon(ring)
                 rings += mended

@@ -116,7 +116,7 @@ def _count_images(file: tifffile.TiffFile) -> int:
 def _page_pixels(page: tifffile.TiffPage, data: bytes, path: Path) -> NDArray[Any]:
     """(H, W) or (H, W, C) as stored; colour in RGB order."""
     if int(page.compression) in _PLAIN and int(page.predictor) == 1:
-        pixels = page.asarray()
+        pixels: NDArray[Any] = page.asarray()
         if int(page.planarconfig) == 2 and pixels.ndim == 3:
             pixels = pixels.transpose(1, 2, 0)
         return pixels

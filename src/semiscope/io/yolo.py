@@ -1,8 +1,8 @@
 """YOLO labels: a text file an image, a line an instance, numbers as fractions of the image's size.
 
-``class x y w h`` is a box by its centre, ``class x1 y1 x2 y2 x3 y3 ...`` an outline. Class names stand
-in ``classes.txt``. Images lie in ``images/`` and labels of the same stem in ``labels/``, either in a
-folder for each split or with the splits below ``images/`` and ``labels/``.
+``class x y w h`` is a box by its centre, ``class x1 y1 x2 y2 x3 y3 ...`` an outline. Class names
+stand in ``classes.txt``. Images lie in ``images/`` and labels of the same stem in ``labels/``,
+either in a folder for each split or with the splits below ``images/`` and ``labels/``.
 """
 
 from __future__ import annotations
@@ -61,10 +61,8 @@ def read(root: Path) -> Dataset:
     if not samples:
         raise DataError(f"{root}: expected images in images/ and labels in labels/, found no image")
     if classes is None:
-        used = [s.annotations.class_id for s in samples if s.annotations is not None]
-        classes = labels.numbered_classes(
-            max((int(c.max()) + 1 for c in used if len(c)), default=0)
-        )
+        used = [s.annotations.class_id.max(initial=-1) for s in samples if s.annotations]
+        classes = labels.numbered_classes(int(max(used, default=-1)) + 1)
         notes.append(f"{root}: no classes.txt; the classes have numbers as names")
     return Dataset(classes, tuple(samples), tuple(notes))
 
@@ -167,10 +165,11 @@ def _lines(sample: Sample, height: int, width: int, notes: list[str]) -> list[st
 
 
 def _one_ring(shape: Polygons) -> NDArray[np.float64]:
-    """An outline of several rings as one, joined by bridges without width, walked there and back."""
-    rings = list(shape.rings)
-    if len(rings) == 1:
-        return rings[0]
+    """An outline's rings as one, joined by bridges without width, walked there and back."""
+    if len(shape.rings) == 1:
+        return shape.rings[0]
+    # all the same way round, so that the area of the whole is the sum
+    rings = [ring if labels.polygon_area(ring) > 0 else ring[::-1] for ring in shape.rings]
     closed = [np.concatenate([ring, ring[:1]]) for ring in rings]
     back = [ring[:1] for ring in rings[-2::-1]]
     return np.concatenate(closed + back)[:-1]
