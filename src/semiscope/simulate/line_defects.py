@@ -217,7 +217,7 @@ def thin_bridge(
     rng: np.random.Generator, lines: LineSpace, distance: FloatArray, place: Place
 ) -> Defect:
     """A faint narrow filament between two neighbouring lines."""
-    half = max(1.2, lines.space * rng.uniform(0.09, 0.2))
+    half = max(1.6, lines.space * rng.uniform(0.1, 0.2))
     lean = lines.space * rng.uniform(-0.35, 0.35)
     shape = BridgeShape(
         ((-lean, lean),), (half,), rng.uniform(0.0, 0.35), rng.uniform(0.45, 0.8), 0.08
@@ -396,7 +396,7 @@ def microbridge(
     rng: np.random.Generator, lines: LineSpace, distance: FloatArray, place: Place
 ) -> Defect:
     """A tiny faint bridge over one space."""
-    half = max(1.2, lines.space * rng.uniform(0.1, 0.28))
+    half = max(1.6, lines.space * rng.uniform(0.12, 0.28))
     shape = BridgeShape(((0.0, 0.0),), (half,), rng.uniform(0.2, 0.55), rng.uniform(0.4, 0.8), 0.1)
     return bridge_over(rng, lines, distance, place, shape)
 

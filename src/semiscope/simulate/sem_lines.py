@@ -28,7 +28,7 @@ from semiscope.config import Settings
 from semiscope.errors import SettingsError
 from semiscope.io.files import write_atomic
 from semiscope.io.image import write_tiff
-from semiscope.io.rle import encode_rle
+from semiscope.io.coco import encode_rle
 from semiscope.simulate import optics as sem
 from semiscope.simulate.line_defects import DEFECTS, SPACES_NEEDED, Place, Window
 from semiscope.simulate.line_space import (
@@ -75,8 +75,8 @@ TRIES = 30
 class PatternSettings(Settings):
     """The printed pattern; a range is drawn from evenly, once an image."""
 
-    nm_per_px: sem.Range = Field((0.8, 2.0), description="Width of a pixel, nm.")
-    pitch_nm: sem.Range = Field((28.0, 64.0), description="Distance from line to line, nm.")
+    nm_per_px: sem.Range = Field((0.7, 1.4), description="Width of a pixel, nm.")
+    pitch_nm: sem.Range = Field((30.0, 64.0), description="Distance from line to line, nm.")
     duty: sem.Range = Field((0.4, 0.62), description="Line width over pitch.")
     pitch_walk_nm: sem.Range = Field((0.0, 1.5), description="Shift of every other line, nm.")
     roughness_nm: sem.Range = Field((0.5, 1.6), description="Edge roughness, one sigma, nm.")
