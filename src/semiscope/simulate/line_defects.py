@@ -217,7 +217,7 @@ def thin_bridge(
     rng: np.random.Generator, lines: LineSpace, distance: FloatArray, place: Place
 ) -> Defect:
     """A faint narrow filament between two neighbouring lines."""
-    half = max(1.6, lines.space * rng.uniform(0.1, 0.2))
+    half = max(1.6, lines.space * rng.uniform(0.13, 0.22))
     lean = lines.space * rng.uniform(-0.35, 0.35)
     shape = BridgeShape(
         ((-lean, lean),), (half,), rng.uniform(0.0, 0.35), rng.uniform(0.45, 0.8), 0.08

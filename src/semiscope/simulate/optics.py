@@ -27,13 +27,13 @@ DISTORTION_LIMIT_PX = 7.0
 class OpticsSettings(Settings):
     """What the instrument does; a range is drawn from evenly, once an image."""
 
-    beam_nm: Range = Field((1.0, 2.6), description="Beam blur, standard deviation, nm.")
+    beam_nm: Range = Field((1.2, 3.5), description="Beam blur, standard deviation, nm.")
     astigmatism: Range = Field((0.8, 1.25), description="Blur along the scan over blur across it.")
     electrons: Range = Field(
-        (18.0, 240.0), description="Mean electrons counted a pixel (drawn evenly in its logarithm)."
+        (25.0, 500.0), description="Mean electrons counted a pixel (drawn evenly in its logarithm)."
     )
     detector_blur_px: Range = Field(
-        (0.0, 0.7), description="Blur of the noise along the scan by the detector's bandwidth, px."
+        (0.0, 1.0), description="Blur of the noise along the scan by the detector's bandwidth, px."
     )
     bloom_inner_nm: Range = Field(
         (2.0, 6.0), description="Width of the bright edge on the line, nm."
@@ -46,9 +46,12 @@ class OpticsSettings(Settings):
     vibration_px: Range = Field((0.0, 0.6), description="Amplitude of a sine along the rows, px.")
     charging: Range = Field((0.0, 0.12), description="Strength of dark tails along the scan.")
     streaks: Range = Field((0.0, 0.02), description="Brightness of whole rows, deviation.")
-    vignetting: Range = Field((0.0, 0.2), description="Fall of brightness towards the corners.")
-    brightness: Range = Field((0.3, 0.5), description="Mean grey level, 0 to 1.")
-    contrast: Range = Field((0.10, 0.2), description="Standard deviation of the noise-free grey.")
+    vignetting: Range = Field((0.0, 0.3), description="Fall of brightness towards the corners.")
+    unevenness: Range = Field(
+        (0.0, 0.04), description="Slow changes of brightness by charge, deviation."
+    )
+    brightness: Range = Field((0.32, 0.55), description="Mean grey level, 0 to 1.")
+    contrast: Range = Field((0.08, 0.26), description="Standard deviation of the noise-free grey.")
     bits: tuple[int, ...] = Field(
         (8, 8, 10, 12, 16),
         description="Detector bit depths to choose from; files are 16 bit.",
@@ -110,6 +113,7 @@ class Optics:
     charging: float
     streaks: float
     vignetting: float
+    unevenness: float
     brightness: float
     contrast: float
     bits: int
@@ -132,6 +136,7 @@ def draw_optics(rng: np.random.Generator, settings: OpticsSettings, nm_per_px: f
         charging=rng.uniform(*settings.charging),
         streaks=rng.uniform(*settings.streaks),
         vignetting=rng.uniform(*settings.vignetting),
+        unevenness=rng.uniform(*settings.unevenness),
         brightness=rng.uniform(*settings.brightness),
         contrast=rng.uniform(*settings.contrast),
         bits=int(rng.choice(settings.bits)),
@@ -239,10 +244,13 @@ def detect(rng: np.random.Generator, signal: FloatArray, optics: Optics) -> NDAr
 
 
 def _gain(rng: np.random.Generator, optics: Optics, height: int, width: int) -> FloatArray:
-    """Vignetting about a centre that need not be the image's, and rows of changing brightness."""
+    """Vignetting about a centre of its own, slow changes, and rows of changing brightness."""
     cy, cx = rng.uniform(0.3, 0.7, 2)
-    y = ((np.arange(height) + 0.5) / height - cy)[:, None]
-    x = ((np.arange(width) + 0.5) / width - cx)[None]
-    vignette = 1 - 2 * optics.vignetting * (x**2 + y**2)
+    y = ((np.arange(height, dtype=np.float32) + 0.5) / height - np.float32(cy))[:, None]
+    x = ((np.arange(width, dtype=np.float32) + 0.5) / width - np.float32(cx))[None]
     rows = 1 + optics.streaks * rng.standard_normal((height, 1))
-    return np.asarray(vignette * rows, np.float32)
+    clouds = rng.standard_normal((5, 5), dtype=np.float32) * np.float32(optics.unevenness)
+    gain = cv2.resize(clouds, (width, height), interpolation=cv2.INTER_CUBIC)
+    gain += 1 - np.float32(2 * optics.vignetting) * (x * x + y * y)
+    gain *= rows.astype(np.float32)
+    return np.asarray(gain)
