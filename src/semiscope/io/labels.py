@@ -36,6 +36,8 @@ NO_LABEL = "image without a label"
 UNREADABLE = "image cannot be read"
 ESCAPES = "path leads out of the data set"
 
+_SPLINTER = 0.01  # px²
+
 
 def split_folders(root: Path) -> list[tuple[str, Path]]:
     """The splits of a data set and their folders; the root itself, as "", when it has none."""
@@ -181,7 +183,8 @@ class Instances:
             rings: list[NDArray[np.float64]] = []
             for ring in shape.rings:
                 mended, note = repair_polygon(ring)
-                rings += mended
+                # cutting at a crossing leaves splinters far below a pixel
+                rings += [r for r in mended if note is None or abs(polygon_area(r)) > _SPLINTER]
                 if note is not None:
                     self._notes.append(f"{where}: {REPAIRED}: {note}")
             shape = Polygons(tuple(rings)) if rings else None
@@ -209,6 +212,31 @@ class Instances:
             tuple(self._shapes) if any(s is not None for s in self._shapes) else None,
             np.asarray(self._angles, np.float32) if np.isfinite(self._angles).any() else None,
         )
+
+
+def count_lost(sample: Sample, lost: Counter[str], *, shapes: bool) -> None:
+    """Counts what a format of instances only cannot hold of a sample.
+
+    Args:
+        sample: What is written.
+        lost: Receives the numbers, by a phrase in the plural.
+        shapes: Whether outlines and masks are lost too.
+    """
+    lost["image labels"] += sample.label is not None
+    lost["class maps"] += sample.class_map is not None
+    found = sample.annotations
+    if found is None:
+        return
+    lost["scores"] += int(np.count_nonzero(found.score != 1))
+    if found.angle_deg is not None:
+        lost["angles"] += int(np.count_nonzero(np.isfinite(found.angle_deg)))
+    if shapes and found.shapes is not None:
+        lost["outlines"] += sum(s is not None for s in found.shapes)
+
+
+def lost_notes(form: str, lost: Counter[str]) -> tuple[str, ...]:
+    """A sentence for each kind of thing that a format could not hold."""
+    return tuple(f"{form} cannot hold {n} {what}" for what, n in lost.items() if n)
 
 
 class ImageCopier:

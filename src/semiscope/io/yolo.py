@@ -7,6 +7,7 @@ either in a folder for each split or with the splits below ``images/`` and ``lab
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -77,18 +78,19 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
     Raises:
         SemiscopeError: A file cannot be read or written.
     """
-    notes: list[str] = []
+    lost: Counter[str] = Counter()
     copier = labels.ImageCopier()
     labels.write_classes(destination, dataset.classes)
     for sample in dataset:
         folder = labels.split_folder(destination, sample.split)
         image = copier.copy(sample, folder / "images")
+        labels.count_lost(sample, lost, shapes=False)
         if sample.annotations is None:
             continue
         height, width = sample.size or read_size(sample.path)
-        lines = _lines(sample, height, width, notes)
+        lines = _lines(sample.annotations, height, width, lost)
         write_atomic(folder / "labels" / f"{image.stem}.txt", "".join(lines))
-    return tuple(notes)
+    return labels.lost_notes("YOLO", lost)
 
 
 def _places(root: Path) -> list[tuple[str, Path, Path]]:
@@ -138,38 +140,35 @@ def _read_file(
     return found.annotations()
 
 
-def _lines(sample: Sample, height: int, width: int, notes: list[str]) -> list[str]:
+def _lines(found: Annotations, height: int, width: int, lost: Counter[str]) -> list[str]:
     """A line for each instance."""
-    found = sample.annotations or Annotations.empty()
-    if found.angle_deg is not None:
-        notes.append(f"{sample.path}: YOLO labels hold no angles; left out")
-    if (found.score < 1).any():
-        notes.append(f"{sample.path}: YOLO labels hold no scores; left out")
     lines = []
     for i, box in enumerate(found.xyxy.astype(np.float64)):
         shape = None if found.shapes is None else found.shapes[i]
         if isinstance(shape, Mask):
             shape = outline(shape)
-            notes.append(f"{sample.path}, instance {i}: the mask was written as its outline")
+            lost["masks, written as their outlines"] += 1
         if shape is None or not shape.rings:
             points = np.array([(box[:2] + box[2:]) / 2, box[2:] - box[:2]])
         else:
-            points = _one_ring(shape)
+            points = shape.rings[0] if len(shape.rings) == 1 else _one_ring(shape)
             if np.abs(shape_box(shape) - box).max() > 1e-2:
-                notes.append(
-                    f"{sample.path}, instance {i}: the box was replaced by that of the outline"
-                )
+                lost["boxes that differ from their outlines"] += 1
         numbers = (points / (width, height)).ravel()
         lines.append(f"{found.class_id[i]} {' '.join(map(_NUMBER.format, numbers))}\n")
     return lines
 
 
 def _one_ring(shape: Polygons) -> NDArray[np.float64]:
-    """An outline's rings as one, joined by bridges without width, walked there and back."""
-    if len(shape.rings) == 1:
-        return shape.rings[0]
-    # all the same way round, so that the area of the whole is the sum
-    rings = [ring if labels.polygon_area(ring) > 0 else ring[::-1] for ring in shape.rings]
-    closed = [np.concatenate([ring, ring[:1]]) for ring in rings]
-    back = [ring[:1] for ring in rings[-2::-1]]
-    return np.concatenate(closed + back)[:-1]
+    """An outline's rings as one, joined by bridges without width, walked there and back.
+
+    All go the same way round, so that the area of the whole is the sum; a bridge leads from vertex
+    to nearest vertex, so that it crosses nothing.
+    """
+    first, *others = [r if labels.polygon_area(r) > 0 else r[::-1] for r in shape.rings]
+    for ring in others:
+        distance = np.linalg.norm(first[:, None] - ring, axis=2)
+        here, there = np.unravel_index(np.argmin(distance), distance.shape)
+        walked = np.concatenate([np.roll(ring, -int(there), axis=0), ring[there : there + 1]])
+        first = np.concatenate([first[: here + 1], walked, first[here:]])
+    return first
