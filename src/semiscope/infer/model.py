@@ -1,0 +1,251 @@
+"""A model is one .onnx file: the network and, in its metadata, all that inference needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from pydantic import Field
+
+from semiscope.config import Settings
+from semiscope.errors import ModelError, SettingsError
+from semiscope.infer.decode import (
+    Placement,
+    Scaling,
+    decode_yolo,
+    letterbox,
+    place,
+    scale_range,
+    to_tensor,
+    with_channels,
+)
+from semiscope.types import Annotations, Pixels
+
+METADATA_KEY = "semiscope"
+ZOO = Path(__file__).parent.parent / "zoo"
+
+
+class ClassThreshold(Settings):
+    """What becomes of a detection by its score."""
+
+    report: float = Field(0.25, ge=0, le=1, description="Below this score it is left out")
+    accept: float = Field(0.5, ge=0, le=1, description="From this score on it needs no review")
+
+
+class YoloDecoder(Settings):
+    """How raw maps become boxes."""
+
+    kind: Literal["yolo"] = "yolo"
+    strides: tuple[int, ...]
+    anchors: tuple[tuple[tuple[float, float], ...], ...]
+    iou_threshold: float = Field(0.65, gt=0, le=1, description="Overlap that suppresses")
+
+
+class InputSpec(Settings):
+    """How an image is brought to the network."""
+
+    height: int = Field(gt=0, description="Rows of the network's input")
+    width: int = Field(gt=0, description="Columns of the network's input")
+    channels: Literal[1, 3] = Field(description="1 grey, 3 colour")
+    scaling: Scaling = Field("dtype", description="Which grey values become 0 and 1")
+    mean: tuple[float, ...] = Field(description="Taken off after scaling, one a channel")
+    std: tuple[float, ...] = Field(description="Divided by after that, one a channel")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image ready for the network.
+
+    Attributes:
+        tensor: (C, height, width) float32.
+        placement: Where the image lies in it.
+    """
+
+    tensor: NDArray[np.float32]
+    placement: Placement
+
+
+def prepare(
+    pixels: Pixels, spec: InputSpec, low_high: tuple[float, float] | None = None
+) -> Prepared:
+    """Scales, centres and normalises an image as the network was trained on.
+
+    Args:
+        pixels: (H, W) or (H, W, 3).
+        spec: The network's input.
+        low_high: Grey range of the whole image when ``pixels`` is a tile of it.
+    """
+    low_high = low_high or scale_range(pixels, spec.scaling)
+    middle = low_high[0] + float(np.mean(spec.mean)) * (low_high[1] - low_high[0])
+    boxed, placement = letterbox(
+        with_channels(pixels, spec.channels), spec.height, spec.width, middle
+    )
+    return Prepared(to_tensor(boxed, low_high, spec.mean, spec.std), placement)
+
+
+class ModelMeta(Settings):
+    """What a model file says of itself."""
+
+    version: Literal[1] = 1
+    name: str = Field(description="Name in the zoo, or the run's")
+    task: Literal["detect"] = Field(description="What it does")
+    network: str = Field(description="Its architecture")
+    classes: tuple[str, ...] = Field(min_length=1, description="Names by class index")
+    input: InputSpec
+    field_height: int = Field(
+        gt=0, description="Rows of an image that training fitted in the input"
+    )
+    field_width: int = Field(gt=0, description="Columns of such an image")
+    decoder: YoloDecoder
+    thresholds: dict[str, ClassThreshold] = Field(description="By class name")
+    parameters: int = Field(description="Weights of the network as it is deployed")
+    gflops: float = Field(description="Billions of operations for one input")
+    data: str = Field(description="What it was trained on")
+    settings: dict[str, Any] = Field(default={}, description="How it was trained")
+    metrics: dict[str, float] = Field(default={}, description="Measured on held-out data")
+    licence: str = Field(description="Under which it may be used")
+    limits: str = Field("", description="What it is not fit for")
+
+
+class Model:
+    """A loaded model file. It may be used from several threads at once.
+
+    Attributes:
+        meta: What the file says of itself.
+        path: Where the file is.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        """Opens a model file.
+
+        Args:
+            path: The .onnx file.
+            threads: Cores used for one inference; all when None.
+
+        Raises:
+            ModelError: No such file, not an ONNX file, or not a semiscope model.
+        """
+        if not path.is_file():
+            raise ModelError(f"{path}: expected a model file, found none. {_known()}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3
+        # waiting threads sleep: reading and writing need the cores meanwhile
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        available = onnxruntime.get_available_providers()
+        providers = [p for p in ("CUDAExecutionProvider",) if p in available]
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=[*providers, "CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's own errors share no public base
+            raise ModelError(
+                f"{path}: expected an ONNX model, found: {str(error).splitlines()[0][:200]}"
+            ) from None
+        written = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if written is None:
+            raise ModelError(
+                f"{path}: an ONNX file, but not a semiscope model (it carries no semiscope "
+                "metadata). Make one with: semiscope export RUN --out FILE.onnx"
+            )
+        try:
+            values = json.loads(written)
+            if values.get("task") not in ("detect",):
+                raise ModelError(
+                    f"{path}: expected a model for detection, found task "
+                    f"{values.get('task')!r}. Choose another model."
+                )
+            self.meta = ModelMeta.from_dict(values, path)
+        except (ValueError, SettingsError, AttributeError) as error:
+            raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
+        self.path = path
+        self._input = self._session.get_inputs()[0].name
+
+    @staticmethod
+    def load(name: str | Path, threads: int | None = None) -> Model:
+        """A model by its name in the zoo or the path of its file.
+
+        Raises:
+            ModelError: As ``Model``.
+        """
+        shipped = ZOO / f"{name}.onnx"
+        return Model(shipped if shipped.is_file() else Path(name), threads)
+
+    def range_of(self, pixels: Pixels) -> tuple[float, float]:
+        """The grey values of an image that become 0 and 1."""
+        return scale_range(pixels, self.meta.input.scaling)
+
+    def prepare(self, pixels: Pixels, low_high: tuple[float, float] | None = None) -> Prepared:
+        """See ``prepare``."""
+        return prepare(pixels, self.meta.input, low_high)
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The bare engine.
+
+        Args:
+            batch: (B, C, height, width) float32 as ``prepare`` gives them.
+
+        Returns:
+            The network's raw maps, (B, ...) each.
+        """
+        return list(self._session.run(None, {self._input: batch}))
+
+    def decode(
+        self,
+        raw: Sequence[NDArray[np.float32]],
+        prepared: Sequence[Prepared],
+        sizes: Sequence[tuple[int, int]],
+        min_score: float | None = None,
+    ) -> list[Annotations]:
+        """Detections in pixels of the images.
+
+        Args:
+            raw: What ``run`` gave for a batch of B.
+            prepared: The batch's B members.
+            sizes: (height, width) of the B images.
+            min_score: Lowest score; by default each class's report threshold.
+        """
+        meta = self.meta
+        report = np.array(
+            [
+                meta.thresholds.get(c, ClassThreshold()).report if min_score is None else min_score
+                for c in meta.classes
+            ],
+            np.float32,
+        )
+        results = []
+        for i, (image, (height, width)) in enumerate(zip(prepared, sizes, strict=True)):
+            found = decode_yolo(
+                [r[i] for r in raw],
+                meta.decoder.anchors,
+                meta.decoder.strides,
+                float(report.min()),
+                meta.decoder.iou_threshold,
+            )
+            found = place(found, image.placement, height, width)
+            results.append(found[found.score >= report[found.class_id]])
+        return results
+
+    def predict(
+        self, images: Sequence[Pixels], min_score: float | None = None
+    ) -> list[Annotations]:
+        """Detections of whole images, one batch, no tiling.
+
+        Args:
+            images: (H, W) or (H, W, 3) each, any sizes.
+            min_score: Lowest score; by default each class's report threshold.
+        """
+        prepared = [self.prepare(p) for p in images]
+        raw = self.run(np.stack([p.tensor for p in prepared]))
+        return self.decode(raw, prepared, [p.shape[:2] for p in images], min_score)
+
+
+def _known() -> str:
+    names = ", ".join(sorted(p.stem for p in ZOO.glob("*.onnx")))
+    return f"Shipped models: {names or 'none'}."
