@@ -1,0 +1,341 @@
+"""Images in, a defect report out: read, infer, measure and write, overlapped.
+
+The images are cut into batches by their place in the run. Several workers take a batch each and
+bring it from file to rows, so that one reads while another infers; at most as many infer at once as
+there are cores for them. The rows are journalled in the order of the images. What a batch holds
+depends on nothing else, so a run that was killed ends with the same results as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import BoundedSemaphore
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from semiscope import __version__
+from semiscope.config import Settings
+from semiscope.errors import ImageError, SemiscopeError
+from semiscope.geometry import rasterise
+from semiscope.infer.model import Model, Prepared
+from semiscope.inspection.gallery import Gallery
+from semiscope.inspection.journal import NAME, DefectRow, ImageRow, Journal
+from semiscope.inspection.report import write_report
+from semiscope.inspection.results import write_csv, write_results
+from semiscope.inspection.summary import REPORT, RESULTS, TABLE, InspectionSummary, summarise
+from semiscope.inspection.thresholds import Disposition, dispose
+from semiscope.io.coco import encode_rle
+from semiscope.io.files import cannot_write, write_atomic
+from semiscope.io.image import find_images, read_image
+from semiscope.measure.size import measure_size
+from semiscope.report.crop import CropMaker
+from semiscope.tiling import Tile, merge, tiles
+from semiscope.types import Annotations, Image, Pixels
+
+Progress = Callable[[int, int], None]
+"""Called after each image with how many are done and how many there are."""
+
+TILE_ABOVE = 1.25
+"""An image is tiled when a side is longer than this times what training fitted in one input."""
+_MERGE_IOU = 0.5
+_READ_AHEAD = 2
+
+
+class InspectSettings(Settings):
+    """How images are inspected."""
+
+    model: str = Field(description="A model's name in the zoo, or an .onnx file")
+    batch: int = Field(4, ge=1, description="Inputs that one inference takes")
+    threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
+    nm_per_px: float | None = Field(
+        None, gt=0, description="Width of a pixel in nm, in place of what the files say"
+    )
+    min_score: float | None = Field(
+        None, ge=0, le=1, description="Lowest score to report, in place of the model's thresholds"
+    )
+    overlap: float = Field(
+        0.25, ge=0, lt=1, description="Part of a tile that neighbours share in a large image"
+    )
+    gallery: int = Field(300, ge=0, le=1000, description="Most defects shown in the report")
+
+
+def inspect(
+    images: Sequence[str | Path],
+    settings: InspectSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> InspectionSummary:
+    """Inspects images and writes ``results.json``, ``defects.csv`` and ``report.html``.
+
+    An image that cannot be read is listed as failed and the run goes on.
+
+    Args:
+        images: Files, folders and glob patterns.
+        settings: How.
+        out: The run's folder, made when missing. Results of a former run in it are replaced.
+        resume: Go on with the run in ``out`` where it was killed; it ends with the same results.
+        progress: See ``Progress``.
+
+    Returns:
+        What was found; ``exit_status`` is 2 when a file failed.
+
+    Raises:
+        SettingsError: ``out`` holds another run than the one to be resumed.
+        ModelError: The model cannot be used.
+        DataError: There is no image at all.
+        SemiscopeError: ``out`` cannot be written, or holds an unfinished run and ``resume`` was not
+            asked for. What was done is kept.
+    """
+    started = time.perf_counter()
+    paths = find_images(images)
+    streams, threads = plan_threads(-(-len(paths) // settings.batch), settings.threads)
+    model = Model.load(settings.model, threads)
+    digest = hashlib.sha256(model.path.read_bytes()).hexdigest()
+    head = {
+        "semiscope": __version__,
+        "model": digest,
+        "settings": settings.model_dump(mode="json", exclude={"threads"}),
+        "list of images": hashlib.sha256(
+            "\0".join(map(str, paths)).encode(errors="surrogateescape")
+        ).hexdigest(),
+    }
+    if not resume:
+        _clear(out)
+    gallery = Gallery(settings.gallery)
+    with Journal(out, head, resume=resume) as journal:
+        write_atomic(out / "settings.toml", settings.to_toml())
+        for row in journal.rows():
+            gallery.admit(row)
+        before = len(journal)
+        _Run(paths, model, settings, streams, gallery).execute(journal, progress)
+        card = model.meta.model_dump(mode="json", exclude={"version", "decoder"})
+        card["sha256"] = digest
+        told = settings.model_dump(mode="json")
+        write_results(out / RESULTS, journal, model.meta.classes, card, told)
+        write_csv(out / TABLE, journal, model.meta.classes)
+        seconds = time.perf_counter() - started
+        summary = summarise(journal, model.meta.classes, out, len(journal) - before, seconds)
+        write_report(journal, summary, gallery, model.meta.classes, card, told)
+    return summary
+
+
+def plan_threads(batches: int, threads: int | None) -> tuple[int, int]:
+    """How many inferences run at once, and how many cores each uses.
+
+    One core an inference wastes none on waiting for the others; only a run of few batches shares
+    several cores an inference.
+
+    Args:
+        batches: Batches in the whole run.
+        threads: Cores to use, or None for all that this process may use.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = threads or usable or 1
+    streams = max(1, min(cores, batches))
+    return streams, cores // streams
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """An image as inputs of a network.
+
+    Attributes:
+        prepared: One for a small image, one a tile for a large one.
+        sizes: (height, width) in px of what each input shows.
+        tiles: The tiles, or None for a small image.
+    """
+
+    prepared: list[Prepared]
+    sizes: list[tuple[int, int]]
+    tiles: list[Tile] | None
+
+
+def prepare_inputs(model: Model, pixels: Pixels, overlap: float) -> Inputs:
+    """Brings an image to the inputs of a model, in tiles when it is large.
+
+    Args:
+        model: Whose field tells what is large.
+        pixels: (H, W) or (H, W, 3), without info bar.
+        overlap: Part of a tile that neighbours share.
+    """
+    height, width = pixels.shape[:2]
+    field = model.meta.field_height, model.meta.field_width
+    if height <= TILE_ABOVE * field[0] and width <= TILE_ABOVE * field[1]:
+        return Inputs([model.prepare(pixels)], [(height, width)], None)
+    cut = tiles(height, width, field, (int(overlap * field[0]), int(overlap * field[1])))
+    low_high = model.range_of(pixels)
+    prepared = [model.prepare(t.of(pixels), low_high) for t in cut]  # type: ignore[arg-type]
+    return Inputs(prepared, [(t.height, t.width) for t in cut], cut)
+
+
+class _Run:
+    """One inspection while it runs."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        model: Model,
+        settings: InspectSettings,
+        streams: int,
+        gallery: Gallery,
+    ) -> None:
+        self._paths = paths
+        self._model = model
+        self._settings = settings
+        self._streams = streams
+        self._gallery = gallery
+        self._engine = BoundedSemaphore(streams)
+
+    def execute(self, journal: Journal, progress: Progress | None) -> None:
+        """Brings all images that the journal lacks into it, in order."""
+        batch, total = self._settings.batch, len(self._paths)
+        waiting: deque[tuple[int, Future[list[ImageRow]]]] = deque()
+        workers = self._streams + _READ_AHEAD
+
+        def write_first() -> None:
+            start, future = waiting.popleft()
+            for index, row in enumerate(future.result(), start):
+                # a kill may have fallen within a batch, which then is done again as a whole
+                if index == len(journal):
+                    self._gallery.admit(row)
+                    journal.append(row)
+                    if progress is not None:
+                        progress(index + 1, total)
+
+        cv2_threads = cv2.getNumThreads()
+        # OpenCV's own threads would only fight for the cores that the workers fill
+        cv2.setNumThreads(1)
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="inspect")
+        try:
+            for start in range(len(journal) // batch * batch, total, batch):
+                waiting.append((start, pool.submit(self._batch, start)))
+                if len(waiting) >= 2 * workers:
+                    write_first()
+            while waiting:
+                write_first()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            cv2.setNumThreads(cv2_threads)
+
+    def _batch(self, start: int) -> list[ImageRow]:
+        """Rows of the images of one batch; large images are inferred on their own, tile by tile."""
+        paths = self._paths[start : start + self._settings.batch]
+        rows: list[ImageRow] = [{"file": str(path)} for path in paths]
+        small: list[tuple[ImageRow, Image, Inputs]] = []
+        for path, row in zip(paths, rows, strict=True):
+            try:
+                image = read_image(path)
+                inputs = prepare_inputs(self._model, image.specimen, self._settings.overlap)
+                if inputs.tiles is None:
+                    small.append((row, image, inputs))
+                    continue
+                height, width = image.specimen.shape[:2]
+                parts = list(
+                    zip(inputs.tiles, self._infer(inputs.prepared, inputs.sizes), strict=True)
+                )
+                found = merge(parts, height, width, _MERGE_IOU)
+                self._fill(row, image, found)
+            except ImageError as error:
+                row["failed"] = error.problem
+            except (SemiscopeError, OSError, MemoryError, cv2.error) as error:
+                row["failed"] = str(error) or type(error).__name__
+        found_in = self._infer(
+            [i.prepared[0] for _, _, i in small], [i.sizes[0] for _, _, i in small]
+        )
+        for (row, image, _), found in zip(small, found_in, strict=True):
+            self._fill(row, image, found)
+        return rows
+
+    def _infer(
+        self, prepared: Sequence[Prepared], sizes: Sequence[tuple[int, int]]
+    ) -> list[Annotations]:
+        results: list[Annotations] = []
+        step = self._settings.batch
+        for start in range(0, len(prepared), step):
+            part = prepared[start : start + step]
+            batch = np.stack([p.tensor for p in part])
+            with self._engine:
+                raw = self._model.run(batch)
+            results += self._model.decode(
+                raw, part, sizes[start : start + step], self._settings.min_score
+            )
+        return results
+
+    def _fill(self, row: ImageRow, image: Image, found: Annotations) -> None:
+        meta, settings = self._model.meta, self._settings
+        nm_per_px = settings.nm_per_px or image.nm_per_px
+        row["width"], row["height"] = image.width, image.height
+        row["nm_per_px"] = nm_per_px
+        if image.info_bar_px:
+            row["info_bar_px"] = image.info_bar_px
+        if image.notes:
+            row["notes"] = list(image.notes)
+        found, dispositions = dispose(found, meta.classes, meta.thresholds, settings.min_score)
+        row["defects"] = [
+            _defect(found, i, disposition, image, nm_per_px)
+            for i, disposition in enumerate(dispositions)
+        ]
+        crops = CropMaker(image.specimen)
+        row["crops"] = {}
+        for place in self._gallery.candidates(row):
+            view = crops.view(found.xyxy[place])
+            row["crops"][str(place)] = view, crops.jpeg(view)
+
+
+def _defect(
+    found: Annotations,
+    index: int,
+    disposition: Disposition,
+    image: Image,
+    nm_per_px: float | None,
+) -> DefectRow:
+    box: NDArray[np.float32] = found.xyxy[index]
+    shape = None if found.shapes is None else found.shapes[index]
+    size = measure_size(box, shape, image.height, image.width, nm_per_px)
+    row: DefectRow = {
+        "category_id": int(found.class_id[index]) + 1,
+        "bbox": [round(float(v), 3) for v in (box[0], box[1], size.width, size.height)],
+        "score": round(float(found.score[index]), 5),
+        "disposition": disposition,
+        "area": round(size.area, 3),
+    }
+    if shape is not None:
+        mask = rasterise(shape, image.height, image.width)
+        row["segmentation"] = encode_rle(mask, image.height, image.width)
+    if found.angle_deg is not None and np.isfinite(found.angle_deg[index]):
+        row["angle_deg"] = round(float(found.angle_deg[index]), 3)
+    if size.width_nm is not None and size.height_nm is not None and size.area_nm2 is not None:
+        row["width_nm"] = round(size.width_nm, 3)
+        row["height_nm"] = round(size.height_nm, 3)
+        row["area_nm2"] = round(size.area_nm2, 3)
+    return row
+
+
+def _clear(out: Path) -> None:
+    """Takes away a finished run's results, so that what lies in the folder is of one run."""
+    journal = out / NAME
+    try:
+        if journal.exists() and not (out / RESULTS).exists():
+            with journal.open("rb") as file:
+                done = sum(1 for _ in file) - 1
+            if done > 0:
+                raise SemiscopeError(
+                    f"{out}: holds a run that was not finished ({done} images done). Continue it "
+                    "with --resume, or choose another output folder."
+                )
+        for name in (RESULTS, TABLE, REPORT):
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from error

@@ -1,0 +1,116 @@
+"""What an inspection found, in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semiscope.inspection.journal import Journal
+from semiscope.inspection.results import is_bad
+
+RESULTS, TABLE, REPORT = "results.json", "defects.csv", "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionSummary:
+    """The outcome of a run.
+
+    Attributes:
+        out: The run's folder.
+        images: Images inspected, the failed ones left out.
+        images_with_defects: Those with at least one reported defect.
+        counts: Class -> accepted and for-review defects.
+        failed: File and reason.
+        seconds: Time that this call took.
+        images_per_second: Over the images that this call did; 0 when a resumed run had none left.
+    """
+
+    out: Path
+    images: int
+    images_with_defects: int
+    counts: Mapping[str, tuple[int, int]]
+    failed: tuple[tuple[str, str], ...]
+    seconds: float
+    images_per_second: float
+
+    @property
+    def defects(self) -> int:
+        """Reported defects."""
+        return sum(accept + review for accept, review in self.counts.values())
+
+    @property
+    def review(self) -> int:
+        """Reported defects that a person should see."""
+        return sum(review for _, review in self.counts.values())
+
+    @property
+    def results(self) -> Path:
+        """The COCO file."""
+        return self.out / RESULTS
+
+    @property
+    def csv(self) -> Path:
+        """The table of defects."""
+        return self.out / TABLE
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.out / REPORT
+
+    @property
+    def exit_status(self) -> int:
+        """For the command line: 2 when a file failed, else 0."""
+        return 2 if self.failed else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain values, for ``--json``."""
+        return {
+            "images": self.images,
+            "images_with_defects": self.images_with_defects,
+            "defects": self.defects,
+            "review": self.review,
+            "counts": {name: {"accept": a, "review": r} for name, (a, r) in self.counts.items()},
+            "failed": [{"file": file, "reason": reason} for file, reason in self.failed],
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 2),
+            "results": str(self.results),
+            "csv": str(self.csv),
+            "report": str(self.report),
+        }
+
+
+def summarise(
+    journal: Journal, classes: Sequence[str], out: Path, made: int, seconds: float
+) -> InspectionSummary:
+    """Counts a run's rows.
+
+    Args:
+        journal: A row for each image of the run.
+        classes: Names of the classes.
+        out: The run's folder.
+        made: Images that this call did.
+        seconds: Time that it took.
+    """
+    counts = {name: [0, 0] for name in classes}
+    images = with_defects = 0
+    failed = []
+    for row in journal.rows():
+        if is_bad(row):
+            failed.append((row["file"], row["failed"]))
+            continue
+        images += 1
+        with_defects += bool(row["defects"])
+        for defect in row["defects"]:
+            counts[classes[defect["category_id"] - 1]][defect["disposition"] == "review"] += 1
+    return InspectionSummary(
+        out,
+        images,
+        with_defects,
+        {name: (accept, review) for name, (accept, review) in counts.items()},
+        tuple(failed),
+        seconds,
+        made / seconds if seconds else 0.0,
+    )

@@ -1,0 +1,1 @@
+"""Lengths, areas and angles in the units of the specimen."""
