@@ -329,8 +329,11 @@ def repair_polygon(
     finite = np.isfinite(points).all(axis=1)
     note = None if finite.all() else "polygon had points that are not numbers; left out"
     points = points[finite]
-    if len(points):
-        points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
+    repeats = np.zeros(len(points), bool)
+    repeats[1:] = (points[1:] == points[:-1]).all(axis=1)
+    points = points[~repeats]
+    if len(points) > 1 and (points[-1] == points[0]).all():
+        points = points[:-1]
     if len(points) < 3:
         return (), f"polygon has {len(points)} distinct points, expected at least 3; left out"
     polygon = shapely.Polygon(points)
