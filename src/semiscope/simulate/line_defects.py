@@ -1,8 +1,8 @@
 """Defects of line-space patterns, each with an exact outline.
 
-Two sets of classes. The five of SEMI-DiffusionInst (Table I): thin bridge, single bridge, multi bridge
-non-horizontal, multi bridge horizontal, line collapse. The five of Dehaerne et al. 2023 (YOLOv7 for
-line-space patterns): microbridge, gap, bridge, line collapse, probable gap.
+Two sets of classes. The five of SEMI-DiffusionInst (Table I): thin bridge, single bridge, multi
+bridge non-horizontal, multi bridge horizontal, line collapse. The five of Dehaerne et al. 2023
+(YOLOv7 for line-space patterns): microbridge, gap, bridge, line collapse, probable gap.
 
 "Horizontal" is as in the paper, where lines are vertical: along a straight row perpendicular to the
 lines. It is meant relative to the lines, so a pattern that is turned keeps its class.
@@ -10,14 +10,15 @@ lines. It is meant relative to the lines, so a pattern that is turned keeps its 
 A defect is a change of the distance field (see line_space) together with an outline field that is
 positive on the pixels of its mask:
 
-- bridges: the material that the defect adds between its two outermost lines; for bridges over several
-  spaces also the stretch of the lines between that its path crosses, so that the mask is one piece;
-- line collapse: between the outer sides of the place where the leaning line is and the place where it
-  should be, over the rows where it has moved by more than a tenth of the space; both lines when both
-  lean;
+- bridges: the material that the defect adds between its two outermost lines; for bridges over
+  several spaces also the stretch of the lines between that its path crosses, so that the mask is
+  one piece;
+- line collapse: between the outer sides of the place where the leaning line is and the place where
+  it should be, over the rows where it has moved by more than a tenth of its way; both lines when
+  both lean;
 - gap: the material that is missing;
-- probable gap: the line's material over the rows where it is pinched by more than a third of the
-  deepest pinch.
+- probable gap: the line's material over the rows where the pinch is more than a third of what it is
+  at its deepest.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ Draw = Callable[[np.random.Generator, LineSpace, FloatArray, Place], Defect]
 def smooth_maximum(a: FloatArray, b: FloatArray, fillet: float) -> FloatArray:
     """The larger of two distance fields, with inner corners rounded over `fillet` pixels."""
     near = np.maximum(np.float32(fillet) - np.abs(a - b), 0)
-    return np.maximum(a, b) + near * near * np.float32(0.25 / fillet)
+    return np.asarray(np.maximum(a, b) + near * near * np.float32(0.25 / fillet))
 
 
 def window_around(lines: LineSpace, top: float, bottom: float, left: float, right: float) -> Window:
@@ -152,7 +153,7 @@ def bridge_over(
     place: Place,
     shape: BridgeShape,
 ) -> Defect:
-    """Material that joins the lines place.line, place.line + 1 … over as many spaces as shape has."""
+    """Material that joins place.line to the lines right of it, over as many spaces as shape has."""
     first, last = place.line, place.line + len(shape.rows)
     row = int(np.clip(place.row, 0, lines.rows - 1))
     reach = max(shape.half_width)

@@ -1,7 +1,7 @@
 """Line-space patterns: where the edges of the lines lie, and how far each pixel is from them.
 
-Everything here is in the pattern's own frame: lines run down the rows, x goes across them. A positive
-distance is inside a line's material, a negative one in a space.
+Everything here is in the pattern's own frame: lines run down the rows, x goes across them. A
+positive distance is inside a line's material, a negative one in a space.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class LineSpace:
 
     def centre(self, line: int) -> FloatArray:
         """(rows,) x of the middle of a line."""
-        return (self.left[line] + self.right[line]) * np.float32(0.5)
+        return np.asarray((self.left[line] + self.right[line]) * np.float32(0.5))
 
 
 @dataclass(frozen=True, slots=True)
 class Roughness:
-    """Edge roughness in pixels: what rough_edges takes, and the left edge's tie to the right one."""
+    """Edge roughness in pixels: what rough_edges takes, and how a line's two edges correlate."""
 
     sigma: float
     correlation_length: float
@@ -129,7 +129,7 @@ def line_distance(
         (rows, columns) float32, positive inside.
     """
     x = np.arange(first_column, first_column + columns, dtype=np.float32) + np.float32(0.5)
-    return np.minimum(x - left[:, None], right[:, None] - x)
+    return np.asarray(np.minimum(x - left[:, None], right[:, None] - x))
 
 
 def edge_distance(lines: LineSpace) -> FloatArray:

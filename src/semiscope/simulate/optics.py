@@ -1,44 +1,69 @@
 """What a scanning electron microscope adds to a specimen: edge bloom, blur, distortion, noise.
 
-The order is the instrument's: secondary electrons leave the specimen (more of them at edges), the beam
-has a size, the scan goes astray, the specimen charges along the scan, electrons are counted, and the
-detector's signal is digitised.
+The order is the instrument's: secondary electrons leave the specimen (more of them at edges), the
+beam has a size, the scan goes astray, the specimen charges along the scan, electrons are counted,
+and the detector's signal is digitised.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from semiscope.config import Settings
 from semiscope.simulate.line_space import FloatArray
 
-Range = tuple[float, float]
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not (np.isfinite(value).all() and value[0] <= value[1]):
+        raise ValueError(f"expected the lower and the upper end of a range, found {value}")
+    return value
+
+
+def _not_negative(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] < 0:
+        raise ValueError(f"expected a range from 0 or more, found {value}")
+    return value
+
+
+def _above_zero(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] <= 0:
+        raise ValueError(f"expected a range above 0, found {value}")
+    return value
+
+
+Span = Annotated[tuple[float, float], AfterValidator(_rising)]
+Range = Annotated[Span, AfterValidator(_not_negative)]
+AboveZero = Annotated[Span, AfterValidator(_above_zero)]
 
 LUT_STEP = 1 / 16
 EXACT_POISSON_BELOW = 40.0
 DISTORTION_LIMIT_PX = 7.0
+NO_BLUR_PX = 0.1
 
 
 class OpticsSettings(Settings):
     """What the instrument does; a range is drawn from evenly, once an image."""
 
     beam_nm: Range = Field((1.2, 3.5), description="Beam blur, standard deviation, nm.")
-    astigmatism: Range = Field((0.8, 1.25), description="Blur along the scan over blur across it.")
-    electrons: Range = Field(
+    astigmatism: AboveZero = Field(
+        (0.8, 1.25), description="Blur along the scan over blur across it."
+    )
+    electrons: AboveZero = Field(
         (25.0, 500.0), description="Mean electrons counted a pixel (drawn evenly in its logarithm)."
     )
     detector_blur_px: Range = Field(
         (0.0, 1.0), description="Blur of the noise along the scan by the detector's bandwidth, px."
     )
-    bloom_inner_nm: Range = Field(
+    bloom_inner_nm: AboveZero = Field(
         (2.0, 6.0), description="Width of the bright edge on the line, nm."
     )
-    bloom_outer_nm: Range = Field(
+    bloom_outer_nm: AboveZero = Field(
         (1.0, 2.5), description="Width of the bright edge outside it, nm."
     )
     drift_px: Range = Field((0.0, 2.0), description="Drift over the image in each direction, px.")
@@ -50,9 +75,14 @@ class OpticsSettings(Settings):
     unevenness: Range = Field(
         (0.0, 0.04), description="Slow changes of brightness by charge, deviation."
     )
-    brightness: Range = Field((0.32, 0.55), description="Mean grey level, 0 to 1.")
-    contrast: Range = Field((0.08, 0.26), description="Standard deviation of the noise-free grey.")
-    bits: tuple[int, ...] = Field(
+    brightness: AboveZero = Field((0.32, 0.55), description="Mean grey level, 0 to 1.")
+    contrast: AboveZero = Field(
+        (0.08, 0.26), description="Standard deviation of the noise-free grey."
+    )
+    edge_bloom: Range = Field(
+        (0.2, 0.6), description="Height of a resist edge over line and space; etched, half of it."
+    )
+    bits: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field(
         (8, 8, 10, 12, 16),
         description="Detector bit depths to choose from; files are 16 bit.",
         min_length=1,
@@ -143,6 +173,23 @@ def draw_optics(rng: np.random.Generator, settings: OpticsSettings, nm_per_px: f
     )
 
 
+def draw_material(
+    rng: np.random.Generator, settings: OpticsSettings, nm_per_px: float, etched: bool
+) -> Material:
+    """Etched lines are bright on dark; resist is grey on grey and shows mostly its edges."""
+    bloom = rng.uniform(*settings.edge_bloom)
+    space = rng.uniform(0.08, 0.25) if etched else rng.uniform(0.2, 0.35)
+    line = rng.uniform(0.55, 0.8) if etched else space + rng.uniform(0.1, 0.3)
+    return Material(
+        line,
+        space,
+        bloom / 2 if etched else bloom,
+        rng.uniform(*settings.bloom_inner_nm) / nm_per_px,
+        rng.uniform(*settings.bloom_outer_nm) / nm_per_px,
+        rng.uniform(0.0, 0.2) * space,
+    )
+
+
 def scan_shifts(
     rng: np.random.Generator, optics: Optics, rows: int
 ) -> tuple[FloatArray, FloatArray]:
@@ -166,6 +213,8 @@ def scan_shifts(
 
 def blur(signal: FloatArray, optics: Optics) -> FloatArray:
     """The signal as the beam's size leaves it; x is the scan's direction."""
+    if optics.beam < NO_BLUR_PX:
+        return signal
     stretch = np.sqrt(optics.astigmatism)
     return np.asarray(
         cv2.GaussianBlur(
@@ -250,7 +299,7 @@ def _gain(rng: np.random.Generator, optics: Optics, height: int, width: int) -> 
     x = ((np.arange(width, dtype=np.float32) + 0.5) / width - np.float32(cx))[None]
     rows = 1 + optics.streaks * rng.standard_normal((height, 1))
     clouds = rng.standard_normal((5, 5), dtype=np.float32) * np.float32(optics.unevenness)
-    gain = cv2.resize(clouds, (width, height), interpolation=cv2.INTER_CUBIC)
-    gain += 1 - np.float32(2 * optics.vignetting) * (x * x + y * y)
-    gain *= rows.astype(np.float32)
+    slow = cv2.resize(clouds, (width, height), interpolation=cv2.INTER_CUBIC)
+    gain = slow + 1 - np.float32(2 * optics.vignetting) * (x * x + y * y)
+    gain = gain * rows.astype(np.float32)
     return np.asarray(gain)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def edge_spectrum(
-    frequency: NDArray[np.float64], correlation_length: float, exponent: float
+    frequency: NDArray[np.floating], correlation_length: float, exponent: float
 ) -> NDArray[np.float64]:
     """Shape of the power spectral density, 1 at frequency 0.
 
