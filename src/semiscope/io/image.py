@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from semiscope.errors import DataError, ImageError
 from semiscope.io.files import write_atomic
@@ -31,6 +32,8 @@ from semiscope.io.header import (
     png_chunks,
     read_header,
 )
+from semiscope.io.info_bar import find_info_bar
+from semiscope.io.microscope import Facts, settle, sidecar_facts
 from semiscope.io.tiff import read_tiff, read_tiff_size
 from semiscope.types import Image, Pixels
 
@@ -45,6 +48,8 @@ _SUFFIX_KIND = {
 IMAGE_SUFFIXES = frozenset(_SUFFIX_KIND)
 _NAMES = {"png": "PNG", "jpeg": "JPEG", "bmp": "BMP", "tiff": "TIFF"}
 
+# differences between channels up to this many of 255 levels are no colour
+_COLOUR_LEVELS = 6
 # bytes that hold the frame header of any JPEG but one with a very long preamble
 _HEAD_BYTES = 1 << 16
 
@@ -53,7 +58,7 @@ def read_image(path: str | Path) -> Image:
     """Reads one image.
 
     Of a file with several pages the first is read. An alpha channel is dropped. Both are told in
-    the notes, as is a name that does not fit the content.
+    the notes, as is a name that does not fit the content and a pixel size that contradicts itself.
 
     Args:
         path: A PNG, JPEG, BMP or TIFF file.
@@ -78,13 +83,26 @@ def read_image(path: str | Path) -> Image:
     named = _SUFFIX_KIND.get(path.suffix.lower())
     if named is not None and named != header.kind:
         notes.append(f"named {path.suffix} but holds a {_NAMES[header.kind]} image")
+    facts = Facts()
     if header.kind == "tiff":
-        pixels = read_tiff(data, path, notes)
+        pixels, facts = read_tiff(data, path, notes)
     else:
         check_size(path, header.width, header.height, len(data), max(header.channels, 1) / 8)
         check_whole(data, header, path)
         pixels = _decode(data, header, path, notes)
-    return Image(grey_if_equal(pixels), path=path, notes=tuple(notes))
+    beside = sidecar_facts(path)
+    nm_per_px, doubts = settle(facts.scales + beside.scales, pixels.shape[1])
+    bar = pixels.shape[0] - facts.rows if facts.rows else 0
+    if not 0 < bar <= pixels.shape[0] // 2:
+        bar = find_info_bar(pixels)
+    return Image(
+        grey_if_equal(pixels),
+        nm_per_px,
+        facts.modality or beside.modality,
+        path,
+        bar,
+        (*notes, *doubts),
+    )
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -184,21 +202,26 @@ def write_tiff(path: str | Path, pixels: Pixels, nm_per_px: float | None = None)
 
 
 def grey_if_equal(pixels: Pixels) -> Pixels:
-    """The one channel of an image whose three channels are the same, else the image itself.
+    """The luminance of an image whose three channels hold the same grey, else the image itself.
 
-    Channels that differ by at most 2 of 255 levels everywhere are the same: no eye sees a colour
-    there, and it is what a lossy pass through another colour space leaves of grey.
+    Grey that went through a JPEG comes back with differences between the channels from pixel to
+    pixel; the mean over 8 x 8 px, JPEG's block, tells them from a colour. Means that differ by at
+    most 6 of 255 levels everywhere are grey.
+
+    Args:
+        pixels: (H, W) or (H, W, 3) RGB.
     """
     if pixels.ndim == 2:
         return pixels
-    tolerance = {"uint8": 2, "uint16": 2 * 257}.get(pixels.dtype.name, 0)
-    # a coarse grid tells nearly every colour image at once
-    step = max(1, int((pixels.shape[0] * pixels.shape[1] / 4096) ** 0.5))
-    for part in (pixels[::step, ::step], pixels):
-        red, green, blue = cv2.split(np.ascontiguousarray(part))
-        if max(cv2.norm(green, red, cv2.NORM_INF), cv2.norm(green, blue, cv2.NORM_INF)) > tolerance:
-            return pixels
-    return np.asarray(green)  # type: ignore[return-value]
+    if pixels.dtype == np.float32:
+        first: NDArray[np.float32] = np.ascontiguousarray(pixels[:, :, 0], dtype=np.float32)
+        return first if (pixels == first[:, :, None]).all() else pixels
+    blocks = (max(1, pixels.shape[1] // 8), max(1, pixels.shape[0] // 8))
+    red, green, blue = cv2.split(cv2.resize(pixels, blocks, interpolation=cv2.INTER_AREA))
+    difference = max(cv2.norm(green, red, cv2.NORM_INF), cv2.norm(green, blue, cv2.NORM_INF))
+    if difference > _COLOUR_LEVELS * (1 if pixels.dtype == np.uint8 else 257):
+        return pixels
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
 
 
 def _decode(data: bytes, header: Header, path: Path, notes: list[str]) -> Pixels:

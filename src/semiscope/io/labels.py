@@ -13,7 +13,7 @@ from semiscope.errors import DataError, ImageError
 from semiscope.geometry import repair_polygon, shape_box
 from semiscope.io.files import write_atomic
 from semiscope.io.image import IMAGE_SUFFIXES, read_size
-from semiscope.io.sidecar import sidecar
+from semiscope.io.microscope import sidecar
 from semiscope.types import Annotations, Polygons, Sample, Shape
 
 # folder name -> split; the other spellings are what labelling services export

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from semiscope.errors import ImageError
 from semiscope.io.header import check_size
+from semiscope.io.microscope import Facts, tiff_facts
 from semiscope.types import Pixels
 
 # tifffile tells of odd tags by logging; without a handler Python would print that to standard error
@@ -24,8 +25,8 @@ _PLAIN = {1, 8, 32773, 32946}
 _REDUCED_OR_MASK = 1 | 4
 
 
-def read_tiff(data: bytes, path: Path, notes: list[str]) -> Pixels:
-    """The first page's pixels.
+def read_tiff(data: bytes, path: Path, notes: list[str]) -> tuple[Pixels, Facts]:
+    """The first page's pixels, and what the tags tell of them.
 
     Integers of more than 16 bits and doubles become float32; 16-bit integers with a sign become
     uint16 where nothing is negative, else float32.
@@ -36,7 +37,7 @@ def read_tiff(data: bytes, path: Path, notes: list[str]) -> Pixels:
         notes: Receives what a person should know: further pages, alpha.
 
     Returns:
-        (H, W) or (H, W, 3) RGB; uint8, uint16 or float32.
+        (H, W) or (H, W, 3) RGB, uint8, uint16 or float32; and the facts.
 
     Raises:
         ImageError: The file is damaged, too large, of a kind that is not read, or holds NaN.
@@ -46,6 +47,7 @@ def read_tiff(data: bytes, path: Path, notes: list[str]) -> Pixels:
             page = _first_page(file, path, len(data))
             pages = _count_images(file)
             pixels = _page_pixels(page, data, path)
+            facts = tiff_facts(file, page)
             photometric = int(page.photometric)
             samples = int(page.samplesperpixel)
             colormap = page.colormap if photometric == 3 else None
@@ -66,7 +68,7 @@ def read_tiff(data: bytes, path: Path, notes: list[str]) -> Pixels:
         pixels = pixels[:, :, 0]
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise ImageError(path, f"expected 1 or 3 channels, found {samples}")
-    return _to_depth(pixels, path)
+    return _to_depth(pixels, path), facts
 
 
 def read_tiff_size(file: BinaryIO, path: Path) -> tuple[int, int]:
