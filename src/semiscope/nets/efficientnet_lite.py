@@ -80,6 +80,7 @@ class EfficientNetLite0(nn.Module):
                 width = outputs
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
+        self._frozen: list[nn.Module] = []
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, inputs, H, W) -> features at strides 8, 16, 32 with ``channels`` channels."""
@@ -90,6 +91,19 @@ class EfficientNetLite0(nn.Module):
             if i in (2, 4, 6):
                 levels.append(x)
         return levels[0], levels[1], levels[2]
+
+    def freeze(self, stages: int) -> None:
+        """The stem and the first so many stages stop learning, batch statistics included."""
+        self._frozen = [self.stem, *self.stages[:stages]] if stages else []
+        for part in self._frozen:
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> EfficientNetLite0:
+        """As ``nn.Module.train``; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Takes ImageNet weights in the published order; the classifier's tensors are left out.

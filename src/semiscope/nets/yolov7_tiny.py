@@ -244,9 +244,7 @@ class PathAggregation(nn.Module):
         self.fuse4_up = fuse(256, 128)
         self.down4 = down(128, 256, 3, 2)
         self.fuse5_up = fuse(512, 256)
-        self.outputs = nn.ModuleList(
-            output(c, 2 * c, 3) for c in (64, 128, 256)
-        )
+        self.outputs = nn.ModuleList(output(c, 2 * c, 3) for c in (64, 128, 256))
         self.grow = nn.Upsample(scale_factor=2.0, mode="nearest")
 
     def forward(self, levels: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
@@ -308,9 +306,7 @@ class YoloV7Tiny(nn.Module):
         super().__init__()
         self.classes = classes
         self.backbone: TinyBackbone | EfficientNetLite0 = (
-            TinyBackbone(channels)
-            if backbone == "yolov7-tiny"
-            else EfficientNetLite0(channels)
+            TinyBackbone(channels) if backbone == "yolov7-tiny" else EfficientNetLite0(channels)
         )
         self.neck = PathAggregation(self.backbone.channels, neck)
         self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))

@@ -1,0 +1,78 @@
+"""A training run: a folder with its settings, its log, its checkpoints and its best weights."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import tomli_w
+
+from semiscope.config import Settings, read_toml
+from semiscope.errors import SettingsError
+from semiscope.io.files import write_atomic
+from semiscope.learn.loop import LoopSettings, Progress, train
+from semiscope.learn.tasks.detect import DetectSettings, DetectTask
+
+SETTINGS_FILE = "settings.toml"
+
+TASKS: dict[str, tuple[type[DetectSettings], type[DetectTask]]] = {
+    "detect": (DetectSettings, DetectTask),
+}
+
+
+def read_settings(path: Path) -> tuple[str, Settings, LoopSettings]:
+    """Task name, its settings and the loop's from a TOML file with ``task``, [learn] and [loop].
+
+    Raises:
+        SettingsError: The file is missing or holds a fault.
+    """
+    values = read_toml(path)
+    name = values.get("task")
+    if name not in TASKS:
+        raise SettingsError(
+            f"{path}: expected task = one of {', '.join(TASKS)}, found {name!r}"
+        )
+    unknown = values.keys() - {"task", "learn", "loop"}
+    if unknown:
+        raise SettingsError(f"{path}: unknown: {', '.join(sorted(unknown))}")
+    learn = TASKS[name][0].from_dict(values.get("learn", {}), path)
+    return name, learn, LoopSettings.from_dict(values.get("loop", {}), path)
+
+
+def start(
+    task: str, learn: Settings, loop: LoopSettings, run: Path, progress: Progress | None = None
+) -> dict[str, float]:
+    """Begins a run in an empty or missing folder.
+
+    Returns:
+        The figures of the best evaluation.
+
+    Raises:
+        SettingsError: The folder already holds a run.
+    """
+    if (run / SETTINGS_FILE).exists():
+        raise SettingsError(
+            f"{run}: already holds a run. Continue it with --resume {run}, or choose another --out."
+        )
+    _, kind = TASKS[task]
+    made = kind(learn, loop.seed)  # type: ignore[arg-type]
+    text = tomli_w.dumps(
+        {
+            "task": task,
+            "learn": tomllib.loads(learn.to_toml()),
+            "loop": tomllib.loads(loop.to_toml()),
+        }
+    )
+    write_atomic(run / SETTINGS_FILE, text)
+    return train(made, loop, run, progress)
+
+
+def resume(run: Path, progress: Progress | None = None) -> dict[str, float]:
+    """Continues a run from its newest checkpoint; a finished run gives its figures again.
+
+    Raises:
+        SettingsError: The folder holds no run.
+    """
+    name, learn, loop = read_settings(run / SETTINGS_FILE)
+    _, kind = TASKS[name]
+    return train(kind(learn, loop.seed), loop, run, progress)  # type: ignore[arg-type]
