@@ -111,8 +111,12 @@ class Material:
 
     def signal(self, distance: FloatArray) -> FloatArray:
         """The signal at each signed distance from an edge in pixels, positive inside a line."""
-        reach = 12 * max(self.inner_px, self.outer_px)
-        grid = np.arange(-reach, reach, LUT_STEP)
+        reach = float(np.ceil(12 * max(self.inner_px, self.outer_px)))
+        taps = round(1 / LUT_STEP)
+        entries = round(2 * reach / LUT_STEP) + 1
+        # a pixel sees the mean over its own width: each entry is the mean of a pixel's worth of
+        # points about it, none of which falls on the edge itself
+        grid = (np.arange(entries + taps - 1) - (taps - 1) / 2) * LUT_STEP - reach
         inside = self.line + self.bloom * np.exp(-np.maximum(grid, 0) / self.inner_px)
         below = np.minimum(grid, 0)
         outside = (
@@ -120,12 +124,9 @@ class Material:
             + self.bloom * np.exp(below / self.outer_px)
             - self.shadow * (np.exp(below / (3 * self.outer_px)) - np.exp(below / self.outer_px))
         )
-        table = np.where(grid >= 0, inside, outside)
-        # a pixel sees the mean over its own width: the table is smoothed by a pixel
-        taps = round(1 / LUT_STEP) + 1
-        table = np.convolve(np.pad(table, taps // 2, mode="edge"), np.full(taps, 1 / taps), "valid")
-        place = (distance + np.float32(reach)) * np.float32(1 / LUT_STEP)
-        np.clip(place, 0, len(table) - 1, out=place)
+        table = np.convolve(np.where(grid > 0, inside, outside), np.full(taps, 1 / taps), "valid")
+        place = (distance + np.float32(reach)) * np.float32(1 / LUT_STEP) + np.float32(0.5)
+        np.clip(place, 0, entries - 1, out=place)
         return np.asarray(table.astype(np.float32)[place.astype(np.int32)])
 
 
