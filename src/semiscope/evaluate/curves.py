@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from semiscope.types import Annotations, Mask
 MATCH_IOU = 0.5
 
 Floats = NDArray[np.float64]
+ShapeKind = Literal["box", "mask"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,16 +74,19 @@ class Curves:
     precision_at_recall: Floats
 
 
-def instance_iou(a: Annotations, b: Annotations) -> NDArray[np.float32]:
-    """(n, m) IoU of the masks where all instances have one, else of the boxes."""
-    shapes = [s for s in (*(a.shapes or ()), *(b.shapes or ())) if isinstance(s, Mask)]
-    if len(shapes) == len(a) + len(b) > 0:
-        return mask_iou(shapes[: len(a)], shapes[len(a) :])
-    return box_iou(a.xyxy, b.xyxy)
+def instance_iou(a: Annotations, b: Annotations, shape: ShapeKind) -> NDArray[np.float32]:
+    """(n, m) IoU of all pairs; for masks every instance must have its Mask."""
+    if shape == "box":
+        return box_iou(a.xyxy, b.xyxy)
+    masks = [[s for s in x.shapes or () if isinstance(s, Mask)] for x in (a, b)]
+    return mask_iou(*masks)
 
 
 def match(
-    truth: Sequence[Annotations], predictions: Sequence[Annotations], classes: int
+    truth: Sequence[Annotations],
+    predictions: Sequence[Annotations],
+    classes: int,
+    shape: ShapeKind = "box",
 ) -> list[ClassMatches]:
     """Which detections of each class took a truth.
 
@@ -89,11 +94,12 @@ def match(
         truth: One for each image.
         predictions: One for each image.
         classes: How many there are.
+        shape: What must overlap.
     """
     class_ids, scores, hits = [], [], []
     for real, found in zip(truth, predictions, strict=True):
         found = found[np.argsort(-found.score, kind="stable")]
-        iou = instance_iou(found, real)
+        iou = instance_iou(found, real, shape)
         iou[found.class_id[:, None] != real.class_id[None, :]] = -1
         hit = np.zeros(len(found), bool)
         for i in np.flatnonzero((iou >= MATCH_IOU).any(axis=1)):

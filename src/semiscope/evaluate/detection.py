@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from semiscope.errors import DataError
-from semiscope.evaluate.curves import MATCH_IOU, Curves, curves_of, instance_iou, match
+from semiscope.evaluate.curves import MATCH_IOU, Curves, ShapeKind, curves_of, instance_iou, match
 from semiscope.geometry import rasterise
 from semiscope.io.rle import encode_rle
 from semiscope.types import Annotations, Mask, Polygons
@@ -97,7 +97,7 @@ def evaluate_detections(
     classes: Sequence[str],
     sizes: Sequence[tuple[int, int]],
     *,
-    shape: Literal["box", "mask"] = "box",
+    shape: ShapeKind = "box",
     min_score: float = 0.0,
 ) -> DetectionReport:
     """Compares predictions with the truth of the same images.
@@ -124,7 +124,7 @@ def evaluate_detections(
     if shape == "mask":
         truth = [_with_masks(a, *size) for a, size in zip(truth, sizes, strict=True)]
         predictions = [_with_masks(a, *size) for a, size in zip(predictions, sizes, strict=True)]
-    matches = match(truth, predictions, len(classes))
+    matches = match(truth, predictions, len(classes), shape)
     present = np.array([m.instances > 0 for m in matches], bool)
     ap = _coco_precision(truth, predictions, len(classes), sizes, shape)
     curves = curves_of(matches, np.maximum(ap[0, :, :, 0].T, 0))
@@ -152,7 +152,7 @@ def evaluate_detections(
         precision=float(precision[present].mean()) if present.any() else None,
         recall=float(recall[present].mean()) if present.any() else None,
         score_at_best_f1=float(curves.score[best]) if present.any() else None,
-        confusion=_confusion(truth, predictions, len(classes)),
+        confusion=_confusion(truth, predictions, len(classes), shape),
         images=len(truth),
         curves=curves,
     )
@@ -210,7 +210,7 @@ def _coco_precision(
     predictions: Sequence[Annotations],
     classes: int,
     sizes: Sequence[tuple[int, int]],
-    shape: Literal["box", "mask"],
+    shape: ShapeKind,
 ) -> NDArray[np.float64]:
     """COCO's precision (10 IoU, 101 recalls, K classes, 4 area ranges); -1 where no truth is."""
     if not any(len(t) for t in truth):
@@ -238,7 +238,7 @@ def _coco_precision(
 def _coco_entries(
     many: Sequence[Annotations],
     sizes: Sequence[tuple[int, int]],
-    shape: Literal["box", "mask"],
+    shape: ShapeKind,
 ) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for image, (instances, (height, width)) in enumerate(zip(many, sizes, strict=True), 1):
@@ -262,12 +262,15 @@ def _coco_entries(
 
 
 def _confusion(
-    truth: Sequence[Annotations], predictions: Sequence[Annotations], classes: int
+    truth: Sequence[Annotations],
+    predictions: Sequence[Annotations],
+    classes: int,
+    shape: ShapeKind,
 ) -> NDArray[np.int64]:
     counts = np.zeros((classes + 1, classes + 1), np.int64)
     for real, found in zip(truth, predictions, strict=True):
         found = found[found.score >= CONFUSION_SCORE]
-        iou = instance_iou(real, found)
+        iou = instance_iou(real, found, shape)
         rows, columns = np.nonzero(iou >= MATCH_IOU)
         order = np.argsort(-iou[rows, columns], kind="stable")
         row_class = np.full(len(found), classes)
