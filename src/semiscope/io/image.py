@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -92,9 +93,10 @@ def read_image(path: str | Path) -> Image:
         pixels = _decode(data, header, path, notes)
     beside = sidecar_facts(path)
     nm_per_px, doubts = settle(facts.scales + beside.scales, pixels.shape[1])
-    bar = pixels.shape[0] - facts.rows if facts.rows else 0
-    if not 0 < bar <= pixels.shape[0] // 2:
-        bar = find_info_bar(pixels)
+    height = pixels.shape[0]
+    rows = facts.rows
+    known = rows is not None and height // 2 <= rows <= height
+    bar = height - rows if known else find_info_bar(pixels)
     return Image(
         grey_if_equal(pixels),
         nm_per_px,
@@ -216,12 +218,20 @@ def grey_if_equal(pixels: Pixels) -> Pixels:
     if pixels.dtype == np.float32:
         first: NDArray[np.float32] = np.ascontiguousarray(pixels[:, :, 0], dtype=np.float32)
         return first if (pixels == first[:, :, None]).all() else pixels
+    # every eighth row of blocks tells nearly every colour image for an eighth of the time
+    height, width = pixels.shape[:2]
+    bands = pixels[: height // 64 * 64].reshape(-1, 64, width, 3)[:, :8].reshape(-1, width, 3)
+    if (len(bands) and _is_colour(bands)) or _is_colour(pixels):
+        return pixels
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
+
+
+def _is_colour(pixels: NDArray[Any]) -> bool:
+    """Whether the mean of some 8 x 8 px differs between the channels."""
     blocks = (max(1, pixels.shape[1] // 8), max(1, pixels.shape[0] // 8))
     red, green, blue = cv2.split(cv2.resize(pixels, blocks, interpolation=cv2.INTER_AREA))
     difference = max(cv2.norm(green, red, cv2.NORM_INF), cv2.norm(green, blue, cv2.NORM_INF))
-    if difference > _COLOUR_LEVELS * (1 if pixels.dtype == np.uint8 else 257):
-        return pixels
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
+    return bool(difference > _COLOUR_LEVELS * (1 if pixels.dtype == np.uint8 else 257))
 
 
 def _decode(data: bytes, header: Header, path: Path, notes: list[str]) -> Pixels:

@@ -26,6 +26,8 @@ SPLIT_FOLDERS = {
     "unlabelled": "unlabelled",
 }
 
+SPLITS = tuple(dict.fromkeys(SPLIT_FOLDERS.values()))
+
 # the phrases by which a check counts the notes of a reading
 BAD_LABEL = "label cannot be read"
 UNKNOWN_CLASS = "class id outside the list"

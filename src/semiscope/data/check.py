@@ -1,0 +1,433 @@
+"""Is a data set fit for training? Every image is decoded, every label looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from semiscope.config import Settings
+from semiscope.data.dataset import find_format, open_dataset, sample_classes
+from semiscope.errors import ImageError
+from semiscope.io import labels
+from semiscope.io.image import read_image
+from semiscope.io.masks import IGNORE, read_class_map
+from semiscope.types import Dataset, Sample
+
+_THUMBNAIL = 32
+_BLOCK = 1024
+_EXAMPLES = 5
+
+Verdict = Literal["fit", "fit with warnings", "unfit"]
+
+
+class CheckSettings(Settings):
+    """Where a check draws its lines."""
+
+    min_examples: int = Field(20, ge=1, description="training examples that a class should have")
+    max_imbalance: float = Field(
+        20.0, ge=1, description="most frequent class over rarest, from where on to warn"
+    )
+    near_duplicate: float = Field(
+        0.98, gt=0, le=1, description="thumbnail correlation from where on images are the same"
+    )
+    max_unreadable: float = Field(
+        0.05, ge=0, le=1, description="part of the images that may be unreadable"
+    )
+
+
+class SplitCounts(BaseModel):
+    """What one split holds.
+
+    Attributes:
+        images: Readable images.
+        clean: Images that were looked at and show nothing.
+        unlabelled: Images that nobody looked at.
+        images_per_class: Images that show a class, by its name.
+        instances_per_class: Instances of a class, by its name; images where the labels have no
+            instances.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int
+    clean: int
+    unlabelled: int
+    images_per_class: dict[str, int]
+    instances_per_class: dict[str, int]
+
+
+class Problem(BaseModel):
+    """One kind of fault.
+
+    Attributes:
+        severity: An error makes the data set unfit.
+        what: The fault.
+        count: How often it was met.
+        advice: What to do.
+        examples: Some places.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    severity: Literal["error", "warning"]
+    what: str
+    count: int
+    advice: str
+    examples: tuple[str, ...] = ()
+
+
+class CheckReport(BaseModel):
+    """The result of a check.
+
+    Attributes:
+        root: The data set's folder.
+        format: Its format's name.
+        classes: Class names.
+        splits: Counts by split; "" where there are no splits.
+        problems: Errors first.
+        verdict: "unfit" when a problem is an error.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    root: str
+    format: str
+    classes: tuple[str, ...]
+    splits: dict[str, SplitCounts]
+    problems: tuple[Problem, ...]
+    verdict: Verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return self.model_dump(mode="json")
+
+
+class _Look(NamedTuple):
+    """What one look at a sample gives."""
+
+    problem: str | None
+    digest: bytes
+    thumbnail: NDArray[np.float32]
+    size: tuple[int, int]
+    map_classes: NDArray[np.int64]
+
+
+def check_dataset(
+    root: Path,
+    settings: CheckSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Checks a labelled data set.
+
+    Args:
+        root: Its folder, in any format.
+        settings: Where to draw the lines.
+        progress: Called with the images done and their number.
+
+    Raises:
+        DataError: The folder is not a data set in any of the formats.
+    """
+    settings = settings or CheckSettings()
+    form = find_format(root)
+    dataset = open_dataset(root)
+    looks: list[_Look] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for look in pool.map(_look, dataset.samples):
+            looks.append(look)
+            if progress is not None:
+                progress(len(looks), len(dataset))
+    readable = [i for i, look in enumerate(looks) if look.problem is None]
+    splits = {
+        split: _count(dataset, [i for i in readable if dataset.samples[i].split == split], looks)
+        for split in (*labels.SPLITS, "")
+        if any(s.split == split for s in dataset)
+    }
+    problems = [
+        *_reading_problems(dataset, looks, settings),
+        *_label_problems(dataset, looks),
+        *_class_problems(dataset, splits, settings),
+        *_duplicate_problems(dataset, readable, looks, settings),
+    ]
+    problems.sort(key=lambda p: p.severity)
+    verdict: Verdict = "fit with warnings" if problems else "fit"
+    if any(p.severity == "error" for p in problems):
+        verdict = "unfit"
+    return CheckReport(
+        root=str(root),
+        format=form,
+        classes=dataset.classes,
+        splits=splits,
+        problems=tuple(problems),
+        verdict=verdict,
+    )
+
+
+def render(report: CheckReport) -> str:
+    """The report as plain text: a table of counts, the problems, the verdict."""
+    names = [*report.classes, "(clean)", "(not labelled)", "images"]
+    width = max(map(len, names), default=0)
+    splits = list(report.splits)
+    lines = [f"{report.root}: {report.format}, {len(report.classes)} classes", ""]
+    lines.append(" " * width + "".join(f"{split or 'all':>12}" for split in splits))
+    for name in names:
+        row = [_cell(report.splits[split], name) for split in splits]
+        lines.append(f"{name:<{width}}" + "".join(f"{value:>12}" for value in row))
+    for problem in report.problems:
+        lines += ["", f"{problem.severity}: {problem.what} ({problem.count}). {problem.advice}"]
+        lines += [f"  {example}" for example in problem.examples]
+        if problem.count > len(problem.examples) > 0:
+            lines.append(f"  and {problem.count - len(problem.examples)} more")
+    return "\n".join([*lines, "", f"verdict: {report.verdict}", ""])
+
+
+def _cell(counts: SplitCounts, name: str) -> int:
+    special = {
+        "(clean)": counts.clean,
+        "(not labelled)": counts.unlabelled,
+        "images": counts.images,
+    }
+    return special[name] if name in special else counts.instances_per_class[name]
+
+
+def _look(sample: Sample) -> _Look:
+    """Decodes a sample's image and class map."""
+    nothing = np.zeros(_THUMBNAIL * _THUMBNAIL, np.float32)
+    values = np.zeros(0, np.int64)
+    try:
+        image = read_image(sample.path)
+        if sample.class_map is not None:
+            values = np.flatnonzero(np.bincount(read_class_map(sample.class_map).ravel()))
+    except ImageError as error:
+        return _Look(str(error), b"", nothing, (0, 0), values)
+    pixels = image.pixels
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
+    digest.update(str((pixels.shape, pixels.dtype)).encode())
+    specimen = image.specimen
+    grey = specimen if specimen.ndim == 2 else cv2.cvtColor(specimen, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    centred = small.astype(np.float32) - np.float32(small.mean())
+    norm = float(np.linalg.norm(centred))
+    thumbnail = (centred / norm).ravel() if norm > 1e-3 else nothing
+    return _Look(
+        None,
+        digest.digest(),
+        thumbnail.astype(np.float32),
+        (image.height, image.width),
+        values[values != IGNORE],
+    )
+
+
+def _count(dataset: Dataset, chosen: Sequence[int], looks: Sequence[_Look]) -> SplitCounts:
+    images, instances = np.zeros((2, len(dataset.classes)), np.int64)
+    clean = unlabelled = 0
+    for i in chosen:
+        sample = dataset.samples[i]
+        mapped = looks[i].map_classes
+        shown = np.union1d(sample_classes(sample), mapped[mapped < len(images)])
+        images[shown] += 1
+        if sample.annotations is not None:
+            np.add.at(instances, sample.annotations.class_id, 1)
+        else:
+            instances[shown] += 1
+        known = sample.annotations is not None or sample.class_map is not None
+        clean += known and not len(shown)
+        unlabelled += not known and sample.label is None
+    return SplitCounts(
+        images=len(chosen),
+        clean=clean,
+        unlabelled=unlabelled,
+        images_per_class=dict(zip(dataset.classes, images.tolist(), strict=True)),
+        instances_per_class=dict(zip(dataset.classes, instances.tolist(), strict=True)),
+    )
+
+
+def _problem(
+    severity: Literal["error", "warning"], what: str, advice: str, places: Sequence[str]
+) -> Iterator[Problem]:
+    """One problem, or none when it was met nowhere."""
+    if places:
+        yield Problem(
+            severity=severity,
+            what=what,
+            count=len(places),
+            advice=advice,
+            examples=tuple(places[:_EXAMPLES]),
+        )
+
+
+def _reading_problems(
+    dataset: Dataset, looks: Sequence[_Look], settings: CheckSettings
+) -> Iterator[Problem]:
+    places = [note for note in dataset.notes if labels.UNREADABLE in note]
+    total = len(dataset) + len(places)
+    places += [look.problem for look in looks if look.problem is not None]
+    yield from _problem(
+        "error" if len(places) > settings.max_unreadable * total else "warning",
+        "files that cannot be read",
+        "Copy them again or delete them.",
+        places,
+    )
+    by_phrase: list[tuple[str, Literal["error", "warning"], str]] = [
+        (labels.UNKNOWN_CLASS, "error", "Complete the class list or correct the labels."),
+        (labels.ESCAPES, "error", "Let the label file name files inside the data set only."),
+        (labels.BAD_LABEL, "warning", "Correct these labels."),
+        (labels.NO_AREA, "warning", "Delete these boxes or draw them again."),
+        (labels.REPAIRED, "warning", "Look at these outlines; they were mended while reading."),
+        (labels.NO_IMAGE, "warning", "Add the images or delete the labels."),
+        (labels.NO_LABEL, "warning", "Label them, or move them to unlabelled/."),
+    ]
+    for phrase, severity, advice in by_phrase:
+        found = [note for note in dataset.notes if phrase in note]
+        yield from _problem(severity, phrase, advice, found)
+
+
+def _label_problems(dataset: Dataset, looks: Sequence[_Look]) -> Iterator[Problem]:
+    beyond: list[str] = []
+    across: list[str] = []
+    tiny: list[str] = []
+    values: list[str] = []
+    for sample, look in zip(dataset, looks, strict=True):
+        if look.problem is not None:
+            continue
+        outside = look.map_classes[look.map_classes >= len(dataset.classes)]
+        if len(outside):
+            values.append(f"{sample.class_map}: class indices {outside.tolist()}")
+        if sample.annotations is None or not len(sample.annotations):
+            continue
+        height, width = look.size
+        left, top, right, bottom = sample.annotations.xyxy.T
+        gone = (right <= 0) | (bottom <= 0) | (left >= width) | (top >= height)
+        over = (left < -1) | (top < -1) | (right > width + 1) | (bottom > height + 1)
+        small = (right - left < 1) | (bottom - top < 1)
+        for places, where in ((beyond, gone), (across, over & ~gone), (tiny, small)):
+            for i in np.flatnonzero(where):
+                box = np.round(sample.annotations.xyxy[i], 1).tolist()
+                places.append(f"{sample.path}: {box} in {width} x {height} px")
+    yield from _problem(
+        "error", "class indices outside the list", "Complete the class list.", values
+    )
+    yield from _problem(
+        "error", "boxes wholly outside the image", "Check the labels' coordinates.", beyond
+    )
+    yield from _problem(
+        "warning", "boxes that reach outside the image", "They are clipped in training.", across
+    )
+    yield from _problem(
+        "warning", "boxes less than a pixel wide or high", "Delete them or draw them again.", tiny
+    )
+
+
+def _class_problems(
+    dataset: Dataset, splits: dict[str, SplitCounts], settings: CheckSettings
+) -> Iterator[Problem]:
+    name = "train" if "train" in splits else ""
+    counts = splits.get(name)
+    where = "training images" if name else "images"
+    labelled = 0 if counts is None else counts.images - counts.unlabelled
+    if counts is None or labelled < 2:
+        yield Problem(
+            severity="error",
+            what=f"fewer than two labelled {where}",
+            count=labelled,
+            advice="Label images, and put them in train/ or have no splits at all.",
+        )
+        return
+    number = counts.instances_per_class
+    yield from _problem(
+        "error",
+        f"classes without an example in the {where}",
+        "Label some, or take the class off the list.",
+        [c for c in dataset.classes if number[c] == 0],
+    )
+    if any(s.class_map is not None for s in dataset):
+        # a few images hold thousands of labelled pixels each
+        return
+    yield from _problem(
+        "warning",
+        f"classes with fewer than {settings.min_examples} examples in the {where}",
+        "Label more, or expect the class to be found poorly.",
+        [f"{c}: {n}" for c, n in number.items() if 0 < n < settings.min_examples],
+    )
+    present = {c: n for c, n in number.items() if n}
+    if len(present) < 2:
+        return
+    most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
+    if present[most] > settings.max_imbalance * present[least]:
+        yield from _problem(
+            "warning",
+            "very unbalanced classes",
+            "Train with class-balanced sampling, or label more of the rare ones.",
+            [f"{most}: {present[most]}, {least}: {present[least]}"],
+        )
+
+
+def _duplicate_problems(
+    dataset: Dataset, readable: Sequence[int], looks: Sequence[_Look], settings: CheckSettings
+) -> Iterator[Problem]:
+    """Identical pixels anywhere; nearly identical ones across splits."""
+    groups: dict[bytes, list[int]] = {}
+    for i in readable:
+        groups.setdefault(looks[i].digest, []).append(i)
+    same: list[str] = []
+    across: list[str] = []
+    identical: set[tuple[int, int]] = set()
+    for members in (g for g in groups.values() if len(g) > 1):
+        text = " = ".join(str(dataset.samples[i].path) for i in members)
+        judged = {dataset.samples[i].split for i in members} - {"unlabelled"}
+        (across if len(judged) > 1 else same).append(text)
+        identical.update((a, b) for a in members for b in members)
+    yield from _problem(
+        "error",
+        "identical images in several splits",
+        "Keep each in one split; figures on the others would flatter.",
+        across,
+    )
+    yield from _problem("warning", "identical images within a split", "Keep one of each.", same)
+    near = [
+        f"{dataset.samples[a].path} ~ {dataset.samples[b].path} ({correlation:.3f})"
+        for a, b, correlation in _near_pairs(dataset, readable, looks, settings.near_duplicate)
+        if (a, b) not in identical
+    ]
+    yield from _problem(
+        "warning",
+        "nearly identical images in several splits",
+        "Look at them; keep views of the same place in one split.",
+        near,
+    )
+
+
+def _near_pairs(
+    dataset: Dataset, readable: Sequence[int], looks: Sequence[_Look], threshold: float
+) -> Iterator[tuple[int, int, float]]:
+    """Pairs across labelled splits whose thumbnails correlate under a flip or quarter turn."""
+    by_split: dict[str, list[int]] = {}
+    for i in readable:
+        if dataset.samples[i].split != "unlabelled":
+            by_split.setdefault(dataset.samples[i].split, []).append(i)
+    parts = sorted(by_split.values(), key=len)
+    for k, few in enumerate(parts):
+        views = _views(np.stack([looks[i].thumbnail for i in few]))
+        for many in parts[k + 1 :]:
+            for start in range(0, len(many), _BLOCK):
+                block = many[start : start + _BLOCK]
+                flat = np.stack([looks[i].thumbnail for i in block])
+                best = np.max([flat @ view.T for view in views], axis=0)
+                for a, b in np.argwhere(best > threshold):
+                    yield block[a], few[b], float(best[a, b])
+
+
+def _views(thumbnails: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """(n, 1024) thumbnails under the eight flips and quarter turns of a square."""
+    square = thumbnails.reshape(-1, _THUMBNAIL, _THUMBNAIL)
+    turned = [np.rot90(square, k, axes=(1, 2)) for k in range(4)]
+    views = [*turned, *(t[:, :, ::-1] for t in turned)]
+    return [np.ascontiguousarray(v).reshape(len(thumbnails), -1) for v in views]
