@@ -50,12 +50,13 @@ NO_BLUR_PX = 0.1
 class OpticsSettings(Settings):
     """What the instrument does; a range is drawn from evenly, once an image."""
 
-    beam_nm: Range = Field((1.2, 3.5), description="Beam blur, standard deviation, nm.")
+    beam_nm: Range = Field((1.2, 4.0), description="Beam blur, standard deviation, nm.")
     astigmatism: AboveZero = Field(
         (0.8, 1.25), description="Blur along the scan over blur across it."
     )
     electrons: AboveZero = Field(
-        (25.0, 500.0), description="Mean electrons counted a pixel (drawn evenly in its logarithm)."
+        (30.0, 1500.0),
+        description="Mean electrons counted a pixel (drawn evenly in its logarithm).",
     )
     detector_blur_px: Range = Field(
         (0.0, 1.0), description="Blur of the noise along the scan by the detector's bandwidth, px."
@@ -71,9 +72,9 @@ class OpticsSettings(Settings):
     vibration_px: Range = Field((0.0, 0.6), description="Amplitude of a sine along the rows, px.")
     charging: Range = Field((0.0, 0.12), description="Strength of dark tails along the scan.")
     streaks: Range = Field((0.0, 0.02), description="Brightness of whole rows, deviation.")
-    vignetting: Range = Field((0.0, 0.3), description="Fall of brightness towards the corners.")
+    vignetting: Range = Field((0.0, 0.15), description="Fall of brightness towards the corners.")
     unevenness: Range = Field(
-        (0.0, 0.04), description="Slow changes of brightness by charge, deviation."
+        (0.0, 0.03), description="Slow changes of brightness by charge, deviation."
     )
     brightness: AboveZero = Field((0.32, 0.55), description="Mean grey level, 0 to 1.")
     contrast: AboveZero = Field(
