@@ -78,7 +78,7 @@ class OpticsSettings(Settings):
     )
     brightness: AboveZero = Field((0.32, 0.55), description="Mean grey level, 0 to 1.")
     contrast: AboveZero = Field(
-        (0.08, 0.26), description="Standard deviation of the noise-free grey."
+        (0.08, 0.3), description="Standard deviation of the noise-free grey."
     )
     edge_bloom: Range = Field(
         (0.2, 0.6), description="Height of a resist edge over line and space; etched, half of it."
