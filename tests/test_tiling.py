@@ -151,6 +151,14 @@ def test_detections_of_one_tile_stay_distinct():
     assert len(merge([(Tile(0, 0, 256, 256), close)], 256, 256, 0.5)) == 2
 
 
+def test_a_small_object_within_a_large_one_is_not_its_piece():
+    # Each tile misses one of the two; both are whole, in the area that both tiles see.
+    small = Annotations([[210, 60, 220, 70]], [0], [0.9])
+    large = Annotations([[200 - 192, 50, 250 - 192, 100]], [0], [0.8])
+    grid = tiles(256, 448, TILE, (0, 64))
+    assert len(merge(list(zip(grid, (small, large), strict=True)), 256, 448, 0.5)) == 2
+
+
 def test_the_prongs_of_a_fork_are_one_object():
     # One tile sees the fork whole, the other its two prongs as two objects.
     prongs = Annotations([[195, 50, 256, 70], [195, 110, 256, 130]], [0, 0], [0.9, 0.8])

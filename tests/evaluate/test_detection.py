@@ -226,6 +226,19 @@ def test_score_for_precision_worked_by_hand():
     assert score_for_precision(truth, missed, 0, 0.5) is None
 
 
+def test_the_higher_score_takes_the_truth_whatever_the_order():
+    truth = [Annotations([box(0)], [0])]
+    found = [Annotations([box(0), box(1)], [0, 0], [0.4, 0.8])]
+    assert score_for_precision(truth, found, 0, 1.0) == np.float32(0.8)
+
+
+def test_a_detection_of_another_class_takes_no_truth():
+    truth = [Annotations([box(0)], [0])]
+    found = [Annotations([box(0), box(0)], [1, 0], [0.8, 0.6])]
+    assert score_for_precision(truth, found, 0, 1.0) == np.float32(0.6)
+    assert score_for_precision(truth, found, 1, 0.1) is None
+
+
 def test_equal_scores_stand_or_fall_together():
     truth = [Annotations([box(0)], [0])]
     tied = [Annotations([box(0), box(100)], [0, 0], [0.5, 0.5])]
