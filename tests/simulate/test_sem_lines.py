@@ -252,12 +252,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_same_seed_same_bytes_whatever_the_number_of_processes(tmp_path: Path) -> None:
     small = {"count": 36, "width": 128, "height": 128, "pattern": {"pitch_nm": (12.0, 16.0)}}
-    told: list[int] = []
-    write_scenes(settings(**small, workers=1), tmp_path / "one", told.append)
+    told: list[tuple[int, int]] = []
+    write_scenes(settings(**small, workers=1), tmp_path / "one", lambda *now: told.append(now))
     write_scenes(settings(**small, workers=3), tmp_path / "three")
     one = contents(tmp_path / "one")
     assert one == contents(tmp_path / "three")
-    assert told == list(range(1, 37))
+    assert told == [(n, 36) for n in range(1, 37)]
     assert {"classes.txt", "scenes.csv", "train/annotations.json", "val/annotations.json"} < set(
         one
     )

@@ -29,8 +29,8 @@ __all__ = ["Metrology", "Progress", "Scene", "SemLinesSettings", "render_scene",
 # fewer than this a process do not pay for starting it
 LEAST_A_WORKER = 16
 
-Progress = Callable[[int], None]
-"""Is told after each image how many are written."""
+Progress = Callable[[int, int], None]
+"""Is told after each image how many are written, and of how many."""
 
 
 def write_scenes(
@@ -62,7 +62,7 @@ def write_scenes(
     for record in _write_images(settings, destination):
         records.append(record)
         if progress is not None:
-            progress(len(records))
+            progress(len(records), settings.count)
     classes = settings.class_names
     write_atomic(destination / "classes.txt", "\n".join(classes) + "\n")
     write_atomic(destination / "scenes.csv", _table(records, classes))
