@@ -74,7 +74,8 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
             "data with instances can be written as coco, yolo, voc or masks"
         )
     for name in dataset.classes:
-        if Path(name).name != name or name in labels.SPLIT_FOLDERS or name in _NOT_CLASSES:
+        taken = name in labels.SPLIT_FOLDERS or name in _NOT_CLASSES
+        if taken or name in ("", "..") or Path(name).name != name:
             raise DataError(f"class name {name!r} cannot be the name of a class folder; rename it")
     lost: Counter[str] = Counter()
     copier = labels.ImageCopier()

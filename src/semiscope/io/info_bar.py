@@ -16,6 +16,8 @@ _SMALLEST_PX = 8
 _EVEN = 12
 _GROUND = 32
 _LETTER = 60
+# mean deviation from the ground that a row of the bar has less than of any row of a noisy image
+_NOISE = 1.0
 # changes between letters and ground along a row, and the rows that have as many
 _CHANGES = 12
 _LETTER_ROWS = 4
@@ -49,7 +51,12 @@ def find_info_bar(pixels: Pixels) -> int:
     part = _to_levels(pixels[height - reach - 2 * _MAX_RULED_PX :], pixels)
     off = cv2.absdiff(part, np.full_like(part, ground))
     share = np.count_nonzero(off <= _EVEN, axis=1) / width
-    top = _top(share)
+    # dark lines of a pattern look like the ground but for their noise
+    noise = off.mean(axis=1)
+    flat = (share >= 0.99) & (noise <= noise[-1] + _NOISE)
+    top = _top(share, flat)
+    if noise[top:][flat[top:]].any():
+        top = _over_ringing(share, top)
     size = len(share) - top
     if not _SMALLEST_PX <= size <= reach or not _has_letters(off[top:] > _LETTER):
         return 0
@@ -57,10 +64,10 @@ def find_info_bar(pixels: Pixels) -> int:
         if np.count_nonzero(off[top - 1] > 255 - _GROUND - _EVEN) < 0.99 * width:
             break
         top -= 1
-    return 0 if share[top - 1] > 0.8 else len(share) - top
+    return len(share) - top if noise[top - 4 : top].mean() > noise[-1] + _NOISE else 0
 
 
-def _top(share: NDArray[np.float64]) -> int:
+def _top(share: NDArray[np.float64], flat: NDArray[np.bool_]) -> int:
     """The highest even row that mostly-ground rows join to the bottom; ruled lines are passed."""
     mostly = share >= 0.3
     ruled = 0
@@ -69,8 +76,17 @@ def _top(share: NDArray[np.float64]) -> int:
         ruled = 0 if mostly[row] else ruled + 1
         if ruled > _MAX_RULED_PX:
             break
-        if share[row] >= 0.99:
+        if flat[row]:
             top = row
+    return top
+
+
+def _over_ringing(share: NDArray[np.float64], top: int) -> int:
+    """The bar's upper edge where JPEG let the image above ring into the bar's first block."""
+    for row in range(top - 1, max(top - 8, 0), -1):
+        if share[row] < 0.9:
+            break
+        top = row
     return top
 
 

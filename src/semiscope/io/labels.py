@@ -186,7 +186,10 @@ class Instances:
             for ring in shape.rings:
                 mended, note = repair_polygon(ring)
                 # cutting at a crossing leaves splinters far below a pixel
-                rings += [r for r in mended if note is None or abs(polygon_area(r)) > _SPLINTER]
+                kept = [r for r in mended if abs(polygon_area(r)) > _SPLINTER]
+                rings += kept
+                if note is None and not kept:
+                    note = "polygon has no area; left out"
                 if note is not None:
                     self._notes.append(f"{where}: {REPAIRED}: {note}")
             shape = Polygons(tuple(rings)) if rings else None
