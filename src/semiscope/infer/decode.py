@@ -1,7 +1,7 @@
 """From pixels to a network's input, and from its raw output to annotations. Numpy only.
 
-Evaluation during training uses these functions too, so that a figure from training and a figure from
-the shipped file can be compared.
+Evaluation during training uses these functions too, so that a figure from training and one from the
+shipped file can be compared.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def scale_range(pixels: Pixels, scaling: Scaling) -> tuple[float, float]:
 
     Args:
         pixels: The whole image, so that all tiles of it share a range.
-        scaling: "dtype": 0 to the largest value of the type (a float image: its smallest and largest
-            value). "percentile": 0.5 % and 99.5 % of the grey values, which suits 12 bits in 16 and
-            any detector gain.
+        scaling: "dtype": 0 to the largest value of the type (a float image: its smallest and
+            largest value). "percentile": 0.5 % and 99.5 % of the grey values, which suits 12 bits
+            in 16 and any detector gain.
     """
     if scaling == "dtype" and pixels.dtype != np.float32:
-        return 0.0, float(np.iinfo(pixels.dtype).max)
+        return 0.0, 255.0 if pixels.dtype == np.uint8 else 65535.0
     sparse = pixels[:: max(1, pixels.shape[0] // 256), :: max(1, pixels.shape[1] // 256)]
     if scaling == "dtype":
         low, high = float(pixels.min()), float(pixels.max())
@@ -119,8 +119,9 @@ def decode_yolo(
 ) -> Annotations:
     """Detections of one image from a YOLO network's raw maps.
 
-    ``xy = (2 s - 0.5 + cell) * stride``, ``wh = (2 s)^2 * anchor`` with s the sigmoid; a class's score
-    is objectness times class. A place may carry several classes. Suppression is class by class.
+    ``xy = (2 s - 0.5 + cell) * stride``, ``wh = (2 s)^2 * anchor`` with s the sigmoid; a class's
+    score is objectness times class. A place may carry several classes.
+    Suppression is class by class.
 
     Args:
         maps: For each level (A * (5 + K), H, W) float32 logits.
@@ -158,7 +159,7 @@ def decode_yolo(
 
 
 def place(found: Annotations, placement: Placement, height: int, width: int) -> Annotations:
-    """Detections of the input as detections of the image, clipped to it; empty boxes are dropped."""
+    """Detections of the input as detections of the image, clipped to it; empty ones are dropped."""
     xyxy = clip_boxes(placement.to_image(found.xyxy), height, width)
     kept = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     return Annotations(xyxy, found.class_id, found.score)[kept]

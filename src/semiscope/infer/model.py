@@ -98,9 +98,7 @@ class ModelMeta(Settings):
     network: str = Field(description="Its architecture")
     classes: tuple[str, ...] = Field(min_length=1, description="Names by class index")
     input: InputSpec
-    field_height: int = Field(
-        gt=0, description="Rows of an image that training fitted in the input"
-    )
+    field_height: int = Field(gt=0, description="Rows of an image that fits the input")
     field_width: int = Field(gt=0, description="Columns of such an image")
     decoder: YoloDecoder
     thresholds: dict[str, ClassThreshold] = Field(description="By class name")

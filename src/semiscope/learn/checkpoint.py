@@ -36,8 +36,10 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         for stem, named in tensors.items():
-            save_file({k: v.detach().contiguous() for k, v in named.items()},
-                      beside / f"{stem}.safetensors")
+            save_file(
+                {k: v.detach().contiguous() for k, v in named.items()},
+                beside / f"{stem}.safetensors",
+            )
         (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
         if folder.exists():
             os.replace(folder, old)

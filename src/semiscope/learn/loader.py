@@ -19,7 +19,7 @@ class Draw(NamedTuple):
 
     epoch: int
     position: int
-    index: int
+    sample: int
 
 
 class Examples(Protocol):
@@ -44,7 +44,7 @@ class _Views(Dataset[Any]):
 
     def __getitem__(self, draw: Draw) -> Any:
         rng = np.random.default_rng((self.seed, draw.epoch, draw.position))
-        return self.examples.example(draw.index, rng)
+        return self.examples.example(draw.sample, rng)
 
 
 class Batches:
@@ -85,13 +85,11 @@ class Batches:
             yield [Draw(self.epoch, i, int(order[i])) for i in range(first, first + self._batch)]
 
 
-def make_loader(
-    examples: Examples, batches: Batches, seed: int, workers: int
-) -> DataLoader[Any]:
+def make_loader(examples: Examples, batches: Batches, seed: int, workers: int) -> DataLoader[Any]:
     """A loader whose order and views do not depend on ``workers``."""
     return DataLoader(
         _Views(examples, seed),
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=examples.collate,
         persistent_workers=workers > 0,

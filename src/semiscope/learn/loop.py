@@ -70,8 +70,8 @@ class Task(Protocol):
         """Figures on held-out data; "fitness" decides which weights are kept as the best."""
 
 
-Progress = Callable[[int, int, int, dict[str, float]], None]
-"""Called with epoch, step, steps an epoch and the latest figures."""
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called after each step with how many are done, how many there are and the latest figures."""
 
 
 class Average:
@@ -104,8 +104,8 @@ def train(
 ) -> dict[str, float]:
     """Trains until the last epoch, from the newest checkpoint of the run when there is one.
 
-    The run folder gets ``metrics.jsonl``, ``checkpoints/`` and ``best/`` (the averaged weights of the
-    best evaluation with the task's spec).
+    The run folder gets ``metrics.jsonl``, ``checkpoints/`` and ``best/`` (the averaged weights of
+    the best evaluation with the task's spec).
 
     Args:
         task: What is learned.
@@ -197,7 +197,7 @@ class _Training:
                 count = (self.step - 1) % _LOG_STEPS + 1
                 self._log({k: v / count for k, v in self.sums.items()})
                 self.sums = {}
-            self.progress(self.epoch, self.step, self.steps, self.logged)
+            self.progress(self.total, self.settings.epochs * self.steps, self.logged)
             if update and self.total - self.saved >= self.settings.checkpoint_steps:
                 self._checkpoint()
 

@@ -29,9 +29,7 @@ def read_settings(path: Path) -> tuple[str, Settings, LoopSettings]:
     values = read_toml(path)
     name = values.get("task")
     if name not in TASKS:
-        raise SettingsError(
-            f"{path}: expected task = one of {', '.join(TASKS)}, found {name!r}"
-        )
+        raise SettingsError(f"{path}: expected task = one of {', '.join(TASKS)}, found {name!r}")
     unknown = values.keys() - {"task", "learn", "loop"}
     if unknown:
         raise SettingsError(f"{path}: unknown: {', '.join(sorted(unknown))}")

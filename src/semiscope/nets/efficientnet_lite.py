@@ -2,8 +2,8 @@
 
 The Lite form has no squeeze-and-excitation and uses ReLU6.
 
-The order of the parameters is that of the published checkpoints, so that their tensors fit one to one
-by position (``load_imagenet``).
+The order of the parameters is that of the published checkpoints, so that their tensors fit one to
+one by position (``load_imagenet``).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        y = self.layers(x)
+        y: Tensor = self.layers(x)
         return x + y if self.adds else y
 
 

@@ -1,8 +1,8 @@
 """YOLOv7-tiny with three necks: ELAN, slim-neck and CoordConv.
 
 Wang, Bochkovskiy and Liao 2022, "YOLOv7", in the tiny form; slim-neck after Li et al. 2022,
-"Slim-neck by GSConv"; CoordConv after Liu et al. 2018. The layers and widths are those of Wong 2023,
-appendices H to L, so that its Table 4.6 can be held against ours to the unit.
+"Slim-neck by GSConv"; CoordConv after Liu et al. 2018. The layers and widths are those of Wong
+2023, appendices H to L, so that its Table 4.6 can be held against ours to the unit.
 
 The network gives raw maps; boxes are decoded outside (``infer.decode``).
 """
@@ -172,8 +172,8 @@ class GSBottleneck(nn.Module):
 class VoVGSCSP(nn.Module):
     """One-shot aggregation over a GS bottleneck (slim-neck's replacement of ELAN).
 
-    ``unused`` never runs. The published module carries it and Table 4.6 counts it, so we do too; the
-    exported file has no trace of it.
+    ``unused`` never runs. The published module carries it and Table 4.6 counts it, so we do too;
+    the exported file has no trace of it.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -277,6 +277,7 @@ class ImplicitHead(nn.Module):
         with torch.no_grad():
             weight = self.conv.weight
             scale = self.multiply.view(-1)
+            assert self.conv.bias is not None
             bias = self.conv.bias + weight[:, :, 0, 0] @ self.add.view(-1)
             conv.weight.copy_(weight * scale.view(-1, 1, 1, 1))
             assert conv.bias is not None
@@ -292,7 +293,7 @@ class YoloV7Tiny(nn.Module):
         neck: Which neck.
         backbone: "yolov7-tiny", or "efficientnet-lite0" whose ImageNet weights can be had offline.
         channels: 1 for grey images, 3 for colour.
-        anchors: (3, A, 2) widths and heights in input pixels, for strides 8, 16 and 32.
+        anchors: Number of anchors A a level.
     """
 
     def __init__(
@@ -301,7 +302,7 @@ class YoloV7Tiny(nn.Module):
         neck: Neck = "elan",
         backbone: Backbone = "yolov7-tiny",
         channels: int = 3,
-        anchors: Sequence[Sequence[Sequence[float]]] = COCO_ANCHORS,
+        anchors: int = len(COCO_ANCHORS[0]),
     ) -> None:
         super().__init__()
         self.classes = classes
@@ -309,8 +310,8 @@ class YoloV7Tiny(nn.Module):
             TinyBackbone(channels) if backbone == "yolov7-tiny" else EfficientNetLite0(channels)
         )
         self.neck = PathAggregation(self.backbone.channels, neck)
-        self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))
-        outputs = self.anchors.shape[1] * (5 + classes)
+        self.anchors = anchors
+        outputs = anchors * (5 + classes)
         self.heads = nn.ModuleList(ImplicitHead(c, outputs) for c in self.neck.channels)
         self._start_rare()
 
@@ -319,7 +320,7 @@ class YoloV7Tiny(nn.Module):
         with torch.no_grad():
             for head, stride in zip(self.heads, STRIDES, strict=True):
                 assert isinstance(head, ImplicitHead) and head.conv.bias is not None
-                bias = head.conv.bias.view(len(self.anchors[0]), -1)
+                bias = head.conv.bias.view(self.anchors, -1)
                 bias[:, 4] += math.log(8 / (640 / stride) ** 2)
                 bias[:, 5:] += math.log(0.6 / (self.classes - 0.99))
 

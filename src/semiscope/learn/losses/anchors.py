@@ -14,7 +14,8 @@ _MUTATION_SIGMA = 0.1
 def _fit(sizes: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
     """For each size and anchor the worse side's ratio, in (0, 1]."""
     ratio = sizes[:, None] / anchors[None]
-    return np.minimum(ratio, 1 / ratio).min(2)
+    worse: NDArray[np.float64] = np.minimum(ratio, 1 / ratio).min(2)
+    return worse
 
 
 def best_possible_recall(sizes: NDArray[np.float64], anchors: NDArray[np.float64]) -> float:
@@ -80,7 +81,7 @@ def _fitness(sizes: NDArray[np.float64], anchors: NDArray[np.float64]) -> float:
 def _k_means(
     points: NDArray[np.float64], count: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    centres = rng.permutation(np.unique(points, axis=0))[:count]
+    centres: NDArray[np.float64] = rng.permutation(np.unique(points, axis=0))[:count]
     for _ in range(30):
         nearest = ((points[:, None] - centres[None]) ** 2).sum(2).argmin(1)
         for i in range(count):

@@ -63,8 +63,8 @@ def nwd(a: Tensor, b: Tensor, constant: float = 12.8, eps: float = 1e-7) -> Tens
     """Normalised Wasserstein distance between boxes seen as Gaussians (Wang 2021, eq. 8 to 9).
 
     ``exp(-W2 / constant)``. The constant is the mean object size of the data in the boxes' unit:
-    12.8 px is AI-TOD's. Wong 2023 (appendix M) keeps 12.8 but gives boxes in grid cells, which makes
-    the gradient much flatter; the caller chooses the unit.
+    12.8 px is AI-TOD's. Wong 2023 (appendix M) keeps 12.8 but gives boxes in grid cells, which
+    makes the gradient much flatter; the caller chooses the unit.
 
     Args:
         a: (n, 4) x, y, width, height.

@@ -46,6 +46,10 @@ class Matches(NamedTuple):
     column: Tensor
     target: Tensor
 
+    def at(self, chosen: Tensor) -> Matches:
+        """Those with the given indices."""
+        return Matches(*(values[chosen] for values in self))
+
 
 def candidates(targets: Tensor, anchors: Tensor, stride: int, height: int, width: int) -> Matches:
     """Cells and anchors of one level that a true box may be assigned to.
@@ -60,7 +64,6 @@ def candidates(targets: Tensor, anchors: Tensor, stride: int, height: int, width
         height: Rows of the map.
         width: Columns of the map.
     """
-    count = len(anchors)
     ratio = targets[None, :, 4:6] / anchors[:, None, :]
     fits = torch.maximum(ratio, 1 / ratio).amax(2) < ANCHOR_RATIO
     anchor, target = fits.nonzero(as_tuple=True)
@@ -134,7 +137,9 @@ def assign(
             here = (found.image == image).nonzero()[:, 0]
             # candidates of different boxes may share a cell: each prediction is priced once
             cell = torch.stack([found.anchor, found.row, found.column], 1)[here]
-            cell, inverse = torch.unique(cell, dim=0, return_inverse=True)
+            cell, inverse = torch.unique(  # type: ignore[no-untyped-call]
+                cell, dim=0, return_inverse=True
+            )
             first = here.new_full((len(cell),), len(found.image))
             first.scatter_reduce_(0, inverse, here, "amin")
             picked = raw[image, cell[:, 0], cell[:, 1], cell[:, 2]].float()
@@ -157,13 +162,14 @@ def assign(
         matched = rank < k[:, None]
         winner = torch.where(matched, cost, torch.inf).argmin(0)
         taken = matched.any(0)
-        for i, indices in enumerate(taken.split(counts)):
+        for i, (indices, wins) in enumerate(
+            zip(torch.split(taken, counts), torch.split(winner, counts), strict=True)
+        ):
             chosen[i].append(place[i][indices])
-            owner[i].append(truth[winner.split(counts)[i][indices]])
+            owner[i].append(truth[wins[indices]])
+    none = targets.new_zeros(0, dtype=torch.long)
     return [
-        Matches(*(t[torch.cat(c)] for t in found[:4]), torch.cat(o))
-        if c
-        else Matches(*(t[:0] for t in found))
+        found.at(torch.cat([none, *c]))._replace(target=torch.cat([none, *o]))
         for found, c, o in zip(levels, chosen, owner, strict=True)
     ]
 

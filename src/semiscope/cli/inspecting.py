@@ -1,0 +1,120 @@
+"""Verbs that need a model file: inspect, evaluate, bench, info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from semiscope.cli.show import (
+    AsJson,
+    figure,
+    image_bar,
+    print_failed,
+    print_figures,
+    print_json,
+    stdout,
+)
+from semiscope.evaluate.plots import plot_detections
+from semiscope.infer.model import Model
+from semiscope.inspection import bench as speed
+from semiscope.inspection import pipeline
+from semiscope.inspection.score import ScoreSettings, score
+
+
+def inspect(
+    images: Annotated[list[str], Parameter(help="Files, folders and glob patterns.")],
+    /,
+    *,
+    settings: Annotated[pipeline.InspectSettings, Parameter(name="*")],
+    out: Annotated[Path, Parameter(help="The run's folder.")] = Path("runs/inspect"),
+    resume: Annotated[bool, Parameter(help="Go on where a run was killed.", negative="")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Find defects in images and write results.json, defects.csv and report.html."""
+    with image_bar("inspecting") as progress:
+        summary = pipeline.inspect(images, settings, out, resume=resume, progress=progress)
+    print_failed(summary.failed)
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        stdout.print(
+            f"{summary.images} images, {summary.defects} defects ({summary.review} for review), "
+            f"{len(summary.failed)} files failed, {summary.images_per_second:.1f} images/s\n"
+            f"report: {summary.report}",
+            markup=False,
+        )
+    return summary.exit_status
+
+
+def evaluate(
+    *,
+    settings: Annotated[ScoreSettings, Parameter(name="*")],
+    plot: Annotated[Path | None, Parameter(help="Draw the curves into this PNG file.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Hold a model against the truth: AP per class and size, precision, recall, confusion."""
+    with image_bar("evaluating") as progress:
+        report, failed = score(settings, progress)
+    print_failed(failed)
+    if plot is not None:
+        plot_detections(report, plot)
+    if as_json:
+        lost = [{"file": file, "reason": reason} for file, reason in failed]
+        print_json({**report.to_dict(), "failed": lost})
+        return 2 if failed else 0
+    table = Table("class", "instances", "AP", "AP50", "precision", "recall")
+    for name, row in report.per_class.items():
+        values = (row.ap, row.ap50, row.precision, row.recall)
+        table.add_row(name, str(row.instances), *map(figure, values))
+    table.add_section()
+    values = (report.map, report.map50, report.precision, report.recall)
+    table.add_row("mean", "", *map(figure, values))
+    stdout.print(table)
+    stdout.print("AP by size: " + ", ".join(f"{k} {figure(v)}" for k, v in report.by_size.items()))
+    return 2 if failed else 0
+
+
+def bench(
+    *,
+    settings: Annotated[speed.BenchSettings, Parameter(name="*")],
+    data: Annotated[Path, Parameter(help="A folder of images.")],
+    as_json: AsJson = False,
+) -> None:
+    """Measure images per second: the bare engine, end to end, their ratio; and peak memory."""
+    figures = speed.bench([data], settings).to_dict()
+    (print_json if as_json else print_figures)(figures)
+
+
+def info(
+    name: Annotated[str, Parameter(help="A model's name in the zoo, an .onnx file or a network.")],
+    /,
+    *,
+    neck: Annotated[Literal["elan", "slim", "coord"], Parameter(help="Of a network.")] = "elan",
+    backbone: Annotated[
+        Literal["yolov7-tiny", "efficientnet-lite0"], Parameter(help="Of a network.")
+    ] = "yolov7-tiny",
+    classes: Annotated[int, Parameter(help="Of a network, how many.")] = 80,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a model file or a network is: size, work, classes, data, metrics, licence."""
+    if name == "yolov7-tiny":
+        from semiscope.compress.profile import profile
+        from semiscope.nets.yolov7_tiny import YoloV7Tiny
+
+        size = profile(YoloV7Tiny(classes, neck, backbone), 3, 640, 640)
+        figures: dict[str, Any] = {
+            "network": name,
+            "neck": neck,
+            "backbone": backbone,
+            "classes": classes,
+            "parameters": {"training": size.training, "deployed": size.deployed},
+            "gflops": round(size.gflops, 2),
+        }
+    else:
+        model = Model.load(name)
+        figures = model.meta.model_dump(mode="json")
+        figures["file_bytes"] = model.path.stat().st_size
+    (print_json if as_json else print_figures)(figures)

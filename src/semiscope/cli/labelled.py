@@ -1,0 +1,54 @@
+"""Verbs that make or look at labelled data: check, convert, simulate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from semiscope.cli.show import AsJson, image_bar, print_json, stderr, stdout
+from semiscope.data.check import CheckSettings, check_dataset, render
+from semiscope.data.convert import convert as convert_dataset
+from semiscope.simulate.line_settings import SemLinesSettings
+from semiscope.simulate.sem_lines import write_scenes
+
+
+def check(
+    data: Annotated[Path, Parameter(help="The data set's folder.")],
+    /,
+    *,
+    settings: Annotated[CheckSettings, Parameter(name="*")] = CheckSettings(),  # noqa: B008
+    as_json: AsJson = False,
+) -> int:
+    """Tell whether a data set is fit for training; exit status 2 when it is not."""
+    report = check_dataset(data, settings)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        stdout.print(render(report), markup=False)
+    return 2 if report.verdict == "unfit" else 0
+
+
+def convert(
+    source: Annotated[Path, Parameter(help="The data set's folder.")],
+    destination: Annotated[Path, Parameter(help="A new or empty folder.")],
+    /,
+    *,
+    to: Annotated[str, Parameter(help="coco, yolo, voc, folders or masks.")],
+) -> None:
+    """Write a data set in another format, its images included."""
+    for note in convert_dataset(source, destination, to):
+        stderr.print(f"note: {note}", markup=False)
+    stdout.print(f"written: {destination}", markup=False)
+
+
+def simulate_sem_lines(
+    *,
+    out: Annotated[Path, Parameter(help="A new or empty folder.")],
+    settings: Annotated[SemLinesSettings, Parameter(name="*")] = SemLinesSettings(),  # noqa: B008
+) -> None:
+    """Line-space SEM scenes with defects, as 16-bit TIFF with COCO labels and CD truth."""
+    with image_bar("rendering") as progress:
+        write_scenes(settings, out, progress)
+    stdout.print(f"written: {out}", markup=False)

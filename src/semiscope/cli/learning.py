@@ -1,0 +1,98 @@
+"""Verbs that need torch: train, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.config import Dict
+
+from semiscope.cli.show import AsJson, print_figures, print_json, stdout, training_bar
+from semiscope.compress import export as exporting
+from semiscope.errors import SettingsError
+from semiscope.learn import run as runs
+from semiscope.learn.loop import LoopSettings
+from semiscope.learn.tasks.detect import DetectSettings
+
+
+def train_detect(
+    *,
+    learn: Annotated[DetectSettings, Parameter(name="*")],
+    loop: Annotated[LoopSettings, Parameter(name="*")] = LoopSettings(),  # noqa: B008
+    out: Annotated[Path, Parameter(help="The run's folder.")] = Path("runs/detect"),
+    settings: Annotated[
+        Path | None, Parameter(help="TOML file with task, [learn] and [loop]; options override it.")
+    ] = None,
+    resume: Annotated[
+        Path | None, Parameter(help="Continue this run with its own settings.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a detector; the best weights come to RUN/best, ready for ``export``."""
+    with training_bar() as progress:
+        if resume is not None:
+            figures = runs.resume(resume, progress)
+        else:
+            figures = runs.start("detect", learn, loop, out, progress)
+    if as_json:
+        print_json(figures)
+        return
+    print_figures(figures)
+    stdout.print(f"next: semiscope export {resume or out} --out model.onnx", markup=False)
+
+
+def export(
+    run: Annotated[Path, Parameter(help="The run's folder.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="The .onnx file; its stem becomes the model's name.")],
+    half: Annotated[bool, Parameter(help="Store weights in 16 bits.", negative="")] = False,
+    licence: Annotated[str, Parameter(help="Under which it may be used.")] = "unstated",
+    limits: Annotated[str, Parameter(help="What it is not fit for.")] = "",
+) -> None:
+    """Write a run's best weights as one model file, checked against torch."""
+    meta = exporting.export(run, out, half=half, licence=licence, limits=limits)
+    size = out.stat().st_size / 1e6
+    stdout.print(f"written: {out} ({size:.1f} MB, {meta.gflops:.2f} GFLOPs)", markup=False)
+
+
+def settings_file(arguments: list[str]) -> Dict | None:
+    """The values of --settings FILE, or of the run that --resume RUN names, under the options.
+
+    Raises:
+        SettingsError: The file holds a fault, or --resume stands beside other options.
+    """
+    file, run = _option(arguments, "--settings"), _option(arguments, "--resume")
+    if file is None and run is None:
+        return None
+    if run is not None and any(
+        a.startswith("--") and a.split("=")[0] not in ("--resume", "--json") for a in arguments
+    ):
+        raise SettingsError(
+            "--resume continues a run with its own settings: give no other option with it"
+        )
+    path = Path(run) / runs.SETTINGS_FILE if run is not None else Path(str(file))
+    task, learn, loop = runs.read_settings(path)
+    if arguments[1:2] != [task]:
+        raise SettingsError(f"{path}: its task is {task}: use semiscope train {task}")
+    values = {
+        **learn.model_dump(mode="json", exclude_unset=True),
+        **loop.model_dump(mode="json", exclude_unset=True),
+    }
+    return Dict({"train": {task: _dashed(values)}}, source=str(path))
+
+
+def _dashed(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        k.replace("_", "-"): _dashed(v) if isinstance(v, dict) else v for k, v in values.items()
+    }
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == name:
+            return following
+        if argument.startswith(f"{name}="):
+            return argument.split("=", 1)[1]
+    return None
