@@ -327,3 +327,22 @@ def test_bad_settings_are_named(values: dict[str, Any], message: str) -> None:
 def test_an_index_outside_is_an_error() -> None:
     with pytest.raises(SettingsError, match="from 0 to 4"):
         render_scene(settings(count=5), 5)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"width": 64, "height": 1500, "pattern": {"pitch_nm": (8, 10), "nm_per_px": (1, 1)}},
+        {"pattern": {"tilt_deg": (-15, 15), "roughness_nm": (20, 20), "duty": (0.1, 0.9)}},
+        {"optics": {"electrons": (0.5, 0.5), "drift_px": (20, 20), "jitter_px": (3, 3)}},
+        {"optics": {"beam_nm": (0, 0), "edge_bloom": (0, 0), "bits": (1,), "streaks": (0.3, 0.3)}},
+    ],
+)
+def test_extreme_settings_keep_the_truth_whole(values: dict[str, Any]) -> None:
+    chosen = settings(count=6, split="test", **values)
+    for index in range(6):
+        scene = render_scene(chosen, index)
+        (mask,) = scene.annotations.shapes or ()
+        assert isinstance(mask, Mask) and mask.area > 0
+        assert 0 < scene.metrology.cd_nm < scene.metrology.pitch_nm
+        assert np.isfinite(scene.signal).all()

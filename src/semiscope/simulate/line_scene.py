@@ -6,6 +6,7 @@ in any order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -27,7 +28,7 @@ from semiscope.types import Annotations, Mask
 
 # the field is larger than the image on each side by what the scan may stray and the blur may reach
 MARGIN_PX = 10
-LEAST_MASK_PX = 10
+LEAST_MASK_PX = 6
 # cut further by the image's border, a defect could pass for one of another class
 LEAST_IN_VIEW = 0.7
 TRIES = 200
@@ -42,7 +43,8 @@ class Metrology:
     Attributes:
         nm_per_px: Width of a pixel.
         pitch_nm: Perpendicular distance from line to line.
-        cd_nm: Mean perpendicular line width over all rows of the lines that are wholly in view.
+        cd_nm: Mean perpendicular line width over all rows of the lines that are wholly in view
+            (where lines are so oblique that none is: of those in view half way down).
         ler_3sigma_nm: Three deviations of an edge about its own straight line, root mean square
             over the edges of those lines.
         lwr_3sigma_nm: Three deviations of a line's width about its own mean, likewise.
@@ -111,6 +113,9 @@ class _Pattern:
     etched: bool
 
 
+_Instance = tuple[int, Defect, Mask]
+
+
 def render_scene(settings: SemLinesSettings, index: int, with_defects: bool = True) -> Scene:
     """One scene, the same whenever and wherever it is rendered.
 
@@ -135,30 +140,27 @@ def render_scene(settings: SemLinesSettings, index: int, with_defects: bool = Tr
     material = sem.draw_material(rng_optics, settings.optics, pattern.nm_per_px, pattern.etched)
     shifts = sem.scan_shifts(rng_optics, instrument, settings.height)
 
+    turn = np.transpose if pattern.horizontal else np.asarray
+
+    def scanned(field: FloatArray, smooth: bool) -> FloatArray:
+        turned = np.ascontiguousarray(turn(field))
+        turned = sem.blur(turned, instrument) if smooth else turned
+        return sem.scan(turned, shifts, MARGIN_PX, settings.width, smooth)
+
     distance = edge_distance(lines)
     signal = material.signal(distance)
-    defects: list[tuple[int, Defect]] = []
+    defects: list[_Instance] = []
     if with_defects and class_id is not None:
-        defects = _draw_defects(rng_defects, settings, lines, distance, class_id)
-    for _, defect in defects:
+        defects = _draw_defects(rng_defects, settings, lines, distance, class_id, scanned)
+    for _, defect, _ in defects:
         part = signal[defect.window.slices]
         part += np.float32(defect.strength) * (material.signal(defect.distance) - part)
-
-    turn = np.transpose if pattern.horizontal else np.asarray
-    seen = sem.blur(np.ascontiguousarray(turn(signal)), instrument)
-    seen = sem.scan(seen, shifts, MARGIN_PX, settings.width, smooth=True)
-    instances = []
-    for number, defect in defects:
-        outline = np.full(distance.shape, -1, np.float32)
-        outline[defect.window.slices] = defect.outline
-        outline = np.ascontiguousarray(turn(outline))
-        outline = sem.scan(outline, shifts, MARGIN_PX, settings.width, smooth=False)
-        instances.append((number, largest_piece(outline > 0)))
+    seen = scanned(signal, True)
     return Scene(
         sem.detect(rng_noise, seen, instrument),
         seen,
         pattern.nm_per_px,
-        _annotations(instances),
+        _annotations(defects),
         _measure(lines, pattern, instrument),
         split,
     )
@@ -215,24 +217,31 @@ def _draw_defects(
     lines: LineSpace,
     distance: FloatArray,
     class_id: int,
-) -> list[tuple[int, Defect]]:
+    scanned: Callable[[FloatArray, bool], FloatArray],
+) -> list[_Instance]:
     """The planned defect and, when more than one an image is asked for, others that find room."""
     names = settings.class_names
     more = int(rng.integers(0, settings.defects))
-    found: list[tuple[int, Defect]] = []
+    found: list[_Instance] = []
     for number in (class_id, *(int(c) for c in rng.integers(0, len(names), more))):
         for _ in range(TRIES):
             place = _draw_place(rng, lines, SPACES_NEEDED.get(names[number], 1))
             defect = DEFECTS[names[number]](rng, lines, distance, place)
-            free = not any(defect.window.touches(other.window) for _, other in found)
-            if free and _in_view(lines, defect):
-                found.append((number, defect))
+            free = not any(defect.window.touches(other.window) for _, other, _ in found)
+            if not free or not _in_view(lines, defect):
+                continue
+            outline = np.full(distance.shape, -1, np.float32)
+            outline[defect.window.slices] = defect.outline
+            inside = scanned(outline, False) > 0
+            if inside.any():
+                found.append((number, defect, largest_piece(inside)))
                 break
         else:
             if not found:
                 raise SettingsError(
-                    f"no room for {names[number]} in {settings.width} x {settings.height} px: "
-                    "raise width and height or lower pattern.pitch_nm"
+                    f"no room for {names[number]} in {settings.width} x {settings.height} px, or "
+                    f"none of {LEAST_MASK_PX} px and more: raise width and height, or lower "
+                    "pattern.nm_per_px"
                 )
     return found
 
@@ -257,7 +266,7 @@ def _in_view(lines: LineSpace, defect: Defect) -> bool:
         max(0, MARGIN_PX - row) : max(0, lines.rows - MARGIN_PX - row),
         max(0, MARGIN_PX - column) : max(0, lines.columns - MARGIN_PX - column),
     ]
-    return bool(np.count_nonzero(view > 0) >= max(2 * LEAST_MASK_PX, LEAST_IN_VIEW * whole))
+    return bool(np.count_nonzero(view > 0) >= max(LEAST_MASK_PX, LEAST_IN_VIEW * whole))
 
 
 def largest_piece(inside: NDArray[np.bool_]) -> Mask:
@@ -271,13 +280,13 @@ def largest_piece(inside: NDArray[np.bool_]) -> Mask:
     return Mask(left + x, top + y, labels[y : y + h, x : x + w] == best)
 
 
-def _annotations(instances: list[tuple[int, Mask]]) -> Annotations:
+def _annotations(instances: list[_Instance]) -> Annotations:
     if not instances:
         return Annotations.empty()
-    masks = tuple(mask for _, mask in instances)
+    masks = tuple(mask for _, _, mask in instances)
     boxes = [(m.x, m.y, m.x + m.bits.shape[1], m.y + m.bits.shape[0]) for m in masks]
     return Annotations(
-        np.array(boxes, np.float32), np.array([c for c, _ in instances]), shapes=masks
+        np.array(boxes, np.float32), np.array([c for c, _, _ in instances]), shapes=masks
     )
 
 
@@ -286,6 +295,9 @@ def _measure(lines: LineSpace, pattern: _Pattern, instrument: sem.Optics) -> Met
     view = slice(MARGIN_PX, lines.rows - MARGIN_PX)
     left, right = lines.left[:, view], lines.right[:, view]
     whole = (left.min(axis=1) >= MARGIN_PX) & (right.max(axis=1) <= lines.columns - MARGIN_PX)
+    if not whole.any():
+        middle = lines.left[:, lines.rows // 2]
+        whole = (middle > MARGIN_PX) & (middle < lines.columns - MARGIN_PX)
     to_nm = lines.cos_tilt * pattern.nm_per_px
     widths = (right - left)[whole].astype(np.float64) * to_nm
     edges = np.concatenate([left[whole], right[whole]]).astype(np.float64) * to_nm
