@@ -142,6 +142,16 @@ def test_compressed_tiff(tmp_path: Path, pixels: np.ndarray, compression: int):
     np.testing.assert_array_equal(image.pixels, pixels)
 
 
+@pytest.mark.parametrize("compression", [5, 8, 32773])
+@pytest.mark.parametrize("pixels", [GREY, DEEP])
+def test_compressed_tiff_whose_white_is_zero(tmp_path: Path, pixels: np.ndarray, compression: int):
+    data = bytearray(encode(".tif", pixels, cv2.IMWRITE_TIFF_COMPRESSION, compression))
+    photometric = data.index(struct.pack("<HHI", 262, 3, 1))
+    data[photometric + 8 : photometric + 10] = bytes(2)
+    image = read_image(put(tmp_path / "white.tif", bytes(data)))
+    np.testing.assert_array_equal(image.pixels, np.iinfo(pixels.dtype).max - pixels)
+
+
 def test_palette_tiff_has_its_colours(tmp_path: Path):
     colormap = np.zeros((3, 256), np.uint16)
     colormap[0, 1] = 65535
@@ -230,7 +240,7 @@ def test_damaged_png_is_an_error(tmp_path: Path):
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "frame header"),
         (b"BM1234", "expected a PNG"),
         (b"BM12345678901", "header"),
-        (b"II*\0\x08\0\0\0", "TIFF is damaged"),
+        (b"II*\0\x08\0\0\0", "TIFF cannot be read"),
     ],
 )
 def test_what_is_no_image_is_an_error(tmp_path: Path, data: bytes, message: str):

@@ -58,8 +58,8 @@ _HEAD_BYTES = 1 << 16
 def read_image(path: str | Path) -> Image:
     """Reads one image.
 
-    Of a file with several pages the first is read. An alpha channel is dropped. Both are told in
-    the notes, as is a name that does not fit the content and a pixel size that contradicts itself.
+    Of a file with several pages the first is read. Transparency is dropped. Both are told in the
+    notes, as is a name that does not fit the content and a pixel size that contradicts itself.
 
     Args:
         path: A PNG, JPEG, BMP or TIFF file.
@@ -258,7 +258,8 @@ def _decode(data: bytes, header: Header, path: Path, notes: list[str]) -> Pixels
     if decoded.ndim == 2:
         return decoded  # type: ignore[return-value]
     if decoded.shape[2] == 4:
-        notes.append("the alpha channel was dropped")
+        if (decoded[:, :, 3] != np.iinfo(decoded.dtype).max).any():
+            notes.append("the alpha channel was dropped")
         return cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGB)  # type: ignore[return-value]
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)  # type: ignore[return-value]
 

@@ -48,19 +48,13 @@ def read_tiff(data: bytes, path: Path, notes: list[str]) -> tuple[Pixels, Facts]
             pages = _count_images(file)
             pixels = _page_pixels(page, data, path)
             facts = tiff_facts(file, page)
-            photometric = int(page.photometric)
             samples = int(page.samplesperpixel)
-            colormap = page.colormap if photometric == 3 else None
     except ImageError:
         raise
     except Exception as error:  # tifffile raises many kinds on damaged files
-        raise ImageError(path, f"the TIFF is damaged: {error}") from error
+        raise ImageError(path, f"the TIFF cannot be read: {error}") from error
     if pages > 1:
         notes.append(f"the file holds {pages} images; the first is used")
-    if photometric == 0:
-        pixels = _invert(pixels)
-    if colormap is not None:
-        pixels = (colormap[:, pixels].transpose(1, 2, 0) >> 8).astype(np.uint8)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         notes.append("the alpha channel was dropped")
         pixels = pixels[:, :, 0] if pixels.shape[2] == 2 else pixels[:, :, :3]
@@ -85,7 +79,7 @@ def read_tiff_size(file: BinaryIO, path: Path) -> tuple[int, int]:
     except ImageError:
         raise
     except Exception as error:  # tifffile raises many kinds on damaged files
-        raise ImageError(path, f"the TIFF is damaged: {error}") from error
+        raise ImageError(path, f"the TIFF cannot be read: {error}") from error
 
 
 def _first_page(file: tifffile.TiffFile, path: Path, length: int) -> tifffile.TiffPage:
@@ -116,12 +110,15 @@ def _count_images(file: tifffile.TiffFile) -> int:
 
 
 def _page_pixels(page: tifffile.TiffPage, data: bytes, path: Path) -> NDArray[Any]:
-    """(H, W) or (H, W, C) as stored; colour in RGB order."""
+    """(H, W) or (H, W, C): white is large, palettes are colours, colour is in RGB order."""
+    white_is_zero, palette = int(page.photometric) == 0, int(page.photometric) == 3
     if int(page.compression) in _PLAIN and int(page.predictor) == 1:
         pixels: NDArray[Any] = page.asarray()
         if int(page.planarconfig) == 2 and pixels.ndim == 3:
             pixels = pixels.transpose(1, 2, 0)
-        return pixels
+        if palette:
+            return (page.colormap[:, pixels].transpose(1, 2, 0) >> 8).astype(np.uint8)
+        return _invert(pixels) if white_is_zero else pixels
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -133,7 +130,10 @@ def _page_pixels(page: tifffile.TiffPage, data: bytes, path: Path) -> NDArray[An
             f"the TIFF cannot be decoded (compression {page.compression.name}, "
             f"{page.bitspersample} bit); it is damaged, or save it without compression",
         )
-    return decoded if decoded.ndim == 2 else cv2.cvtColor(decoded[:, :, :3], cv2.COLOR_BGR2RGB)
+    if decoded.ndim == 3:
+        return cv2.cvtColor(decoded[:, :, :3], cv2.COLOR_BGR2RGB)
+    # OpenCV itself inverts what has at most 8 bits
+    return _invert(decoded) if white_is_zero and decoded.dtype != np.uint8 else decoded
 
 
 def _invert(pixels: NDArray[Any]) -> NDArray[Any]:
