@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -61,3 +60,8 @@ def write_blob_model(path: Path, **changes) -> Path:
 @pytest.fixture
 def blob_model(tmp_path):
     return write_blob_model(tmp_path / "blobs.onnx")
+
+
+@pytest.fixture
+def write_model():
+    return write_blob_model

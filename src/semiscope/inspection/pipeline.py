@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -47,6 +48,7 @@ Progress = Callable[[int, int], None]
 
 TILE_ABOVE = 1.25
 """An image is tiled when a side is longer than this times what training fitted in one input."""
+OVERLAP = 0.25
 _MERGE_IOU = 0.5
 _READ_AHEAD = 2
 
@@ -55,7 +57,7 @@ class InspectSettings(Settings):
     """How images are inspected."""
 
     model: str = Field(description="A model's name in the zoo, or an .onnx file")
-    batch: int = Field(4, ge=1, description="Inputs that one inference takes")
+    batch: int = Field(1, ge=1, description="Inputs an inference; more pays on a GPU only")
     threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
     nm_per_px: float | None = Field(
         None, gt=0, description="Width of a pixel in nm, in place of what the files say"
@@ -64,7 +66,7 @@ class InspectSettings(Settings):
         None, ge=0, le=1, description="Lowest score to report, in place of the model's thresholds"
     )
     overlap: float = Field(
-        0.25, ge=0, lt=1, description="Part of a tile that neighbours share in a large image"
+        OVERLAP, ge=0, lt=1, description="Part of a tile that neighbours share in a large image"
     )
     gallery: int = Field(300, ge=0, le=1000, description="Most defects shown in the report")
 
@@ -161,6 +163,12 @@ class Inputs:
     sizes: list[tuple[int, int]]
     tiles: list[Tile] | None
 
+    def joined(self, found: Sequence[Annotations], height: int, width: int) -> Annotations:
+        """Detections in the image from those in its inputs."""
+        if self.tiles is None:
+            return found[0]
+        return merge(list(zip(self.tiles, found, strict=True)), height, width, _MERGE_IOU)
+
 
 def prepare_inputs(model: Model, pixels: Pixels, overlap: float) -> Inputs:
     """Brings an image to the inputs of a model, in tiles when it is large.
@@ -178,6 +186,47 @@ def prepare_inputs(model: Model, pixels: Pixels, overlap: float) -> Inputs:
     low_high = model.range_of(pixels)
     prepared = [model.prepare(t.of(pixels), low_high) for t in cut]  # type: ignore[arg-type]
     return Inputs(prepared, [(t.height, t.width) for t in cut], cut)
+
+
+def infer(
+    model: Model,
+    prepared: Sequence[Prepared],
+    sizes: Sequence[tuple[int, int]],
+    batch: int,
+    min_score: float | None,
+    gate: AbstractContextManager[object],
+) -> list[Annotations]:
+    """Detections of inputs, each in its own pixels.
+
+    Args:
+        model: What finds them.
+        prepared: The inputs.
+        sizes: (height, width) in px of what each input shows.
+        batch: Inputs an inference.
+        min_score: Lowest score; the model's report thresholds when None.
+        gate: Entered for each inference, to bound how many run at once.
+    """
+    results: list[Annotations] = []
+    for start in range(0, len(prepared), batch):
+        part = prepared[start : start + batch]
+        tensor = np.stack([p.tensor for p in part])
+        with gate:
+            raw = model.run(tensor)
+        results += model.decode(raw, part, sizes[start : start + batch], min_score)
+    return results
+
+
+def detect(model: Model, pixels: Pixels, min_score: float | None = None) -> Annotations:
+    """Detections in one image as ``inspect`` finds them: in tiles when it is large.
+
+    Args:
+        model: What finds them.
+        pixels: (H, W) or (H, W, 3), without info bar.
+        min_score: Lowest score; the model's report thresholds when None.
+    """
+    inputs = prepare_inputs(model, pixels, OVERLAP)
+    found = infer(model, inputs.prepared, inputs.sizes, 1, min_score, nullcontext())
+    return inputs.joined(found, *pixels.shape[:2])
 
 
 class _Run:
@@ -241,37 +290,24 @@ class _Run:
                 if inputs.tiles is None:
                     small.append((row, image, inputs))
                     continue
-                height, width = image.specimen.shape[:2]
-                parts = list(
-                    zip(inputs.tiles, self._infer(inputs.prepared, inputs.sizes), strict=True)
-                )
-                found = merge(parts, height, width, _MERGE_IOU)
-                self._fill(row, image, found)
+                found = self._infer(inputs.prepared, inputs.sizes)
+                self._fill(row, image, inputs.joined(found, *image.specimen.shape[:2]))
             except ImageError as error:
                 row["failed"] = error.problem
             except (SemiscopeError, OSError, MemoryError, cv2.error) as error:
                 row["failed"] = str(error) or type(error).__name__
-        found_in = self._infer(
+        singles = self._infer(
             [i.prepared[0] for _, _, i in small], [i.sizes[0] for _, _, i in small]
         )
-        for (row, image, _), found in zip(small, found_in, strict=True):
-            self._fill(row, image, found)
+        for (row, image, _), single in zip(small, singles, strict=True):
+            self._fill(row, image, single)
         return rows
 
     def _infer(
         self, prepared: Sequence[Prepared], sizes: Sequence[tuple[int, int]]
     ) -> list[Annotations]:
-        results: list[Annotations] = []
-        step = self._settings.batch
-        for start in range(0, len(prepared), step):
-            part = prepared[start : start + step]
-            batch = np.stack([p.tensor for p in part])
-            with self._engine:
-                raw = self._model.run(batch)
-            results += self._model.decode(
-                raw, part, sizes[start : start + step], self._settings.min_score
-            )
-        return results
+        settings = self._settings
+        return infer(self._model, prepared, sizes, settings.batch, settings.min_score, self._engine)
 
     def _fill(self, row: ImageRow, image: Image, found: Annotations) -> None:
         meta, settings = self._model.meta, self._settings

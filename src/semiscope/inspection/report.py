@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -43,10 +44,10 @@ def write_report(
         SemiscopeError: The file cannot be written.
     """
     lengths, scales, scores, review = array("d"), array("d"), array("d"), array("b")
-    folders: set[str] = set()
+    folders: Counter[str] = Counter()
     pictures: dict[tuple[int, int], Picture | None] = dict.fromkeys(gallery.chosen())
     for index, row in enumerate(journal.rows()):
-        folders.add(str(Path(row["file"]).parent))
+        folders[str(Path(row["file"]).parent)] += 1
         for place, defect in enumerate(row.get("defects", ())):
             lengths.append(max(defect["bbox"][2:]))
             scales.append(row["nm_per_px"] or np.nan)
@@ -55,12 +56,14 @@ def write_report(
             if (index, place) in pictures:
                 pictures[index, place] = _picture(row, place, classes)
     in_nm = bool(len(scales)) and bool(np.isfinite(scales).all())
-    first = min(folders)
+    main_folder = folders.most_common(1)[0][0]
+    further = len(folders) - 1
     report = Report(
         title="Defect report",
         facts={
             "Model": str(model["name"]),
-            "Data": first if len(folders) == 1 else f"{first} and {len(folders) - 1} more folders",
+            "Data": main_folder
+            + (f" and {further} more folder{'s'[: further - 1]}" if further else ""),
             "Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
             "Time": f"{summary.seconds:.1f} s, {summary.images_per_second:.1f} images/s",
         },

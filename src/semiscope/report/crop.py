@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from semiscope.types import Pixels
 
-MOST_PX = 320
+MOST_PX = 288
 """Longest side of a picture; larger views are shrunk to it."""
 _CONTEXT = 1.7
 _LEAST_PX = 96
@@ -43,7 +43,9 @@ class CropMaker:
         shrink = MOST_PX / max(width, height)
         if shrink < 1:
             to = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-            part = cv2.resize(part, to, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+            # averaging over areas costs several times as much and only shows below one half
+            how = cv2.INTER_AREA if shrink < 0.5 else cv2.INTER_LINEAR
+            part = cv2.resize(part, to, interpolation=how)  # type: ignore[assignment]
         part = self._to_8_bit(part)
         if part.ndim == 3:
             part = cv2.cvtColor(part, cv2.COLOR_RGB2BGR)  # type: ignore[assignment]

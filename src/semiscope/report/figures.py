@@ -81,7 +81,7 @@ def histogram(
     inside = numbers.clip(edges[0], edges[-1])
     parts_of = [np.histogram(inside[chosen], edges)[0] for chosen in (~doubt, doubt)]
     both = parts_of[0] + parts_of[1]
-    left, right, top, high = 44, 14, 12, 150
+    left, right, top, high = 44, 24, 12, 150
     span, bottom = _WIDTH - left - right, top + high
     most = _nice(both.max() / 3) * 3 if both.max() > 3 else 3
     parts = []
@@ -108,10 +108,16 @@ def histogram(
         )
     every = -(-len(both) // 6)
     for index in range(0, len(edges), every):
-        over = open_end and index == len(edges) - 1
-        mark = "≥" if over else f"{edges[index]:g}"
+        if open_end and index > len(edges) - 3:
+            continue
         parts.append(
-            f'<text class="tick" x="{left + wide * index:g}" y="{bottom + 17}">{mark}</text>'
+            f'<text class="tick" x="{left + wide * index:g}" y="{bottom + 17}">'
+            f"{edges[index]:g}</text>"
+        )
+    if open_end:
+        parts.append(
+            f'<text class="tick" x="{left + span - wide / 2:g}" y="{bottom + 17}">'
+            f"≥ {edges[-2]:g}</text>"
         )
     parts.append(
         f'<text class="tick" x="{left + span / 2:g}" y="{bottom + 36}">{escape(unit)}</text>'

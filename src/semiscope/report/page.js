@@ -46,11 +46,13 @@
       x, y, width, height, preserveAspectRatio: "none", href: `data:image/jpeg;base64,${item.jpeg}`,
     }));
     for (const other of item.others) svg.append(rect(other, `mark other ${colour(other[4])}`));
-    if (item.rings.length) {
-      const d = item.rings.map((r) => `M${r.join(" ")}Z`).join("");
-      svg.append(make("path", { d, class: `mark ${colour(item.c)}` }));
-    } else {
-      svg.append(rect(item.box, `mark ${colour(item.c)}`));
+    for (const kind of ["halo", `mark ${colour(item.c)}`]) {
+      if (item.rings.length) {
+        const d = item.rings.map((r) => `M${r.join(" ")}Z`).join("");
+        svg.append(make("path", { d, class: kind }));
+      } else {
+        svg.append(rect(item.box, kind));
+      }
     }
     if (large && item.nm) {
       const target = width * item.nm / 4, power = 10 ** Math.floor(Math.log10(target));

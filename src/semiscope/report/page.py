@@ -108,7 +108,10 @@ def page(report: Report) -> str:
         (f"{doubtful:,}", "for review", "warn" if doubtful else ""),
         (f"{len(report.failed):,}", "files failed", "bad" if report.failed else ""),
     )
-    size = "Longer side" if report.length_unit == "nm" else "Longer side (pixel size not known)"
+    lengths, unit = report.lengths, report.length_unit
+    if unit == "nm" and found and lengths.max() >= 10_000:
+        lengths, unit = lengths / 1000, "µm"
+    size = "longer side" if report.length_unit == "nm" else "longer side; pixel size not known"
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; "
         f"script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
@@ -123,7 +126,7 @@ def page(report: Report) -> str:
             for value, name, kind in tiles
         ),
         "pareto": pareto(report.counts),
-        "sizes": histogram(report.lengths, report.review, report.length_unit),
+        "sizes": histogram(lengths, report.review, unit),
         "size_title": size,
         "scores": histogram(report.scores, report.review, "score", limits=(0, 1)),
         "failed": _failures(report.failed),

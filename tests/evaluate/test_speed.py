@@ -1,0 +1,39 @@
+import time
+
+import pytest
+
+from semiscope.evaluate.speed import Speed, peak_memory_mb, rates
+
+
+def test_rates_of_works_done_in_turn():
+    order = []
+
+    def work(name, images, seconds):
+        def once():
+            order.append(name)
+            time.sleep(seconds)
+            return images
+
+        return once
+
+    fast, slow = rates([work("fast", 10, 0.02), work("slow", 10, 0.08)], 2)
+    assert order == ["fast", "slow", "fast", "slow"]
+    # sleeping takes at least its time, more on a busy machine
+    assert all(f <= 500 for f in fast) and all(s <= 125 for s in slow)
+
+
+def test_ratio_pairs_the_repetitions():
+    speed = Speed(10, 10, 1, 2, (10.0, 100.0, 50.0), (8.0, 80.0, 20.0), 300.0)
+    assert speed.ratio == pytest.approx(0.8)
+    told = speed.to_dict()
+    assert told["engine_images_per_second"] == 50 and told["end_to_end_images_per_second"] == 20
+    assert told["ratio"] == pytest.approx(0.8) and told["peak_memory_mb"] == 300
+
+
+def test_peak_memory_remembers_what_was_freed():
+    before = peak_memory_mb()
+    if before is None:
+        pytest.skip("the system does not tell the peak")
+    block = bytearray(b"x") * 150_000_000
+    del block
+    assert peak_memory_mb() >= before + 50
