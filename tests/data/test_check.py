@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import cv2
@@ -188,22 +187,6 @@ def test_progress_and_what_is_no_data_set(root: Path):
     assert seen == [(i, 14) for i in range(1, 15)]
     with pytest.raises(DataError, match="found no folder"):
         check_dataset(root / "gone")
-
-
-def test_thousands_of_images_are_compared_in_seconds():
-    from semiscope.data import check
-    from semiscope.types import Dataset, Sample
-
-    rng = np.random.default_rng(0)
-    thumbnails = rng.normal(size=(4000, 1024)).astype(np.float32)
-    thumbnails /= np.linalg.norm(thumbnails, axis=1, keepdims=True)
-    thumbnails[3999] = np.rot90(thumbnails[7].reshape(32, 32)).ravel()
-    samples = [Sample(Path(f"{i}"), split="train" if i < 3000 else "test") for i in range(4000)]
-    looks = [check._Look(None, b"", t, (1, 1), np.zeros(0, np.int64)) for t in thumbnails]
-    start = time.process_time()
-    pairs = list(check._near_pairs(Dataset((), tuple(samples)), range(4000), looks, 0.98))
-    assert [(a, b) for a, b, _ in pairs] == [(7, 3999)]
-    assert time.process_time() - start < 20
 
 
 @pytest.mark.data

@@ -107,7 +107,7 @@ def test_a_real_bar_below_another_image():
 
 @pytest.mark.data
 @needs_data
-@pytest.mark.parametrize("folder", ["sem_defects/train", "wafer_die_optical/test", "deeppcb"])
+@pytest.mark.parametrize("folder", ["sem_defects/train", "deeppcb"])
 def test_no_bar_on_real_images_without_one(folder: str):
     paths = find_images([DATA / folder])
     found = [str(path) for path in paths if read_image(path).info_bar_px]

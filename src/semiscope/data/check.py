@@ -9,21 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from semiscope.config import Settings
 from semiscope.data.dataset import find_format, open_dataset, sample_classes
+from semiscope.data.duplicates import near_pairs, thumbnail
 from semiscope.errors import ImageError
 from semiscope.io import labels
 from semiscope.io.image import read_image
 from semiscope.io.masks import IGNORE, read_class_map
 from semiscope.types import Dataset, Sample
 
-_THUMBNAIL = 32
-_BLOCK = 1024
 _EXAMPLES = 5
 
 Verdict = Literal["fit", "fit with warnings", "unfit"]
@@ -200,27 +198,20 @@ def _cell(counts: SplitCounts, name: str) -> int:
 
 def _look(sample: Sample) -> _Look:
     """Decodes a sample's image and class map."""
-    nothing = np.zeros(_THUMBNAIL * _THUMBNAIL, np.float32)
     values = np.zeros(0, np.int64)
     try:
         image = read_image(sample.path)
         if sample.class_map is not None:
             values = np.flatnonzero(np.bincount(read_class_map(sample.class_map).ravel()))
     except ImageError as error:
-        return _Look(str(error), b"", nothing, (0, 0), values)
+        return _Look(str(error), b"", np.zeros(0, np.float32), (0, 0), values)
     pixels = image.pixels
     digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
     digest.update(str((pixels.shape, pixels.dtype)).encode())
-    specimen = image.specimen
-    grey = specimen if specimen.ndim == 2 else cv2.cvtColor(specimen, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
-    centred = small.astype(np.float32) - np.float32(small.mean())
-    norm = float(np.linalg.norm(centred))
-    thumbnail = (centred / norm).ravel() if norm > 1e-3 else nothing
     return _Look(
         None,
         digest.digest(),
-        thumbnail.astype(np.float32),
+        thumbnail(image.specimen),
         (image.height, image.width),
         values[values != IGNORE],
     )
@@ -408,26 +399,14 @@ def _duplicate_problems(
 def _near_pairs(
     dataset: Dataset, readable: Sequence[int], looks: Sequence[_Look], threshold: float
 ) -> Iterator[tuple[int, int, float]]:
-    """Pairs across labelled splits whose thumbnails correlate under a flip or quarter turn."""
+    """Pairs of samples from different labelled splits that show the same place."""
     by_split: dict[str, list[int]] = {}
     for i in readable:
         if dataset.samples[i].split != "unlabelled":
             by_split.setdefault(dataset.samples[i].split, []).append(i)
     parts = sorted(by_split.values(), key=len)
-    for k, few in enumerate(parts):
-        views = _views(np.stack([looks[i].thumbnail for i in few]))
-        for many in parts[k + 1 :]:
-            for start in range(0, len(many), _BLOCK):
-                block = many[start : start + _BLOCK]
-                flat = np.stack([looks[i].thumbnail for i in block])
-                best = np.max([flat @ view.T for view in views], axis=0)
-                for a, b in np.argwhere(best > threshold):
-                    yield block[a], few[b], float(best[a, b])
-
-
-def _views(thumbnails: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """(n, 1024) thumbnails under the eight flips and quarter turns of a square."""
-    square = thumbnails.reshape(-1, _THUMBNAIL, _THUMBNAIL)
-    turned = [np.rot90(square, k, axes=(1, 2)) for k in range(4)]
-    views = [*turned, *(t[:, :, ::-1] for t in turned)]
-    return [np.ascontiguousarray(v).reshape(len(thumbnails), -1) for v in views]
+    thumbnails = [np.stack([looks[i].thumbnail for i in part]) for part in parts]
+    for few in range(len(parts)):
+        for many in range(few + 1, len(parts)):
+            for a, b, correlation in near_pairs(thumbnails[many], thumbnails[few], threshold):
+                yield parts[many][a], parts[few][b], correlation

@@ -17,7 +17,7 @@ import numpy as np
 from semiscope.errors import DataError
 from semiscope.io import labels
 from semiscope.io.files import write_atomic
-from semiscope.io.image import read_size
+from semiscope.io.image import images_below, read_size
 from semiscope.io.rle import decode_rle, encode_rle
 from semiscope.types import Dataset, Mask, Polygons, Sample, Shape
 
@@ -54,7 +54,7 @@ def read(root: Path) -> Dataset:
             found = _Reader(root, folder, path, content, classes, split, notes).samples()
         known = {s.path for s in found}
         images = folder / "images"
-        for image in labels.image_files(images if images.is_dir() else folder):
+        for image in images_below(images if images.is_dir() else folder):
             if image in known or "masks" in image.relative_to(folder).parts:
                 continue
             size = labels.size_or_note(image, notes)

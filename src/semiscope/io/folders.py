@@ -10,6 +10,7 @@ from pathlib import Path
 
 from semiscope.errors import DataError
 from semiscope.io import labels
+from semiscope.io.image import images_below
 from semiscope.types import Dataset, Sample
 
 # folders that belong to other formats
@@ -19,7 +20,7 @@ _NOT_CLASSES = {"images", "labels", "masks", "JPEGImages", "Annotations", "Image
 def matches(root: Path) -> bool:
     """Whether a folder, or one of its splits, holds folders with images in them."""
     return any(
-        any(labels.image_files(folder))
+        any(images_below(folder))
         for split, part in labels.split_folders(root)
         if split != "unlabelled"
         for folder in _class_folders(part)
@@ -42,7 +43,7 @@ def read(root: Path) -> Dataset:
     samples = []
     for split, part in splits:
         found = []
-        for path in labels.image_files(part):
+        for path in images_below(part):
             name = path.relative_to(part).parts[0]
             label = None if split == "unlabelled" else index.get(name)
             if label is None and split != "unlabelled":

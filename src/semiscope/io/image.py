@@ -155,7 +155,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
         matches = [path] if os.path.lexists(path) else sorted(map(Path, _glob(path)))
         for match in matches or [path]:
             if match.is_dir():
-                found.update(dict.fromkeys(_images_below(match)))
+                found.update(dict.fromkeys(images_below(match)))
             elif match == path or match.suffix.lower() in IMAGE_SUFFIXES:
                 found[match] = None
     if not found:
@@ -258,7 +258,7 @@ def _decode(data: bytes, header: Header, path: Path, notes: list[str]) -> Pixels
     if decoded.ndim == 2:
         return decoded  # type: ignore[return-value]
     if decoded.shape[2] == 4:
-        if (decoded[:, :, 3] != np.iinfo(decoded.dtype).max).any():
+        if cv2.minMaxLoc(decoded[:, :, 3])[0] < (255 if decoded.dtype == np.uint8 else 65535):
             notes.append("the alpha channel was dropped")
         return cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGB)  # type: ignore[return-value]
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)  # type: ignore[return-value]
@@ -296,7 +296,8 @@ def _glob(path: Path) -> list[str]:
     return glob.glob(str(path), recursive=True) if glob.has_magic(str(path)) else []
 
 
-def _images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
+    """The image files in a folder and below, sorted, by their suffix; hidden ones are left out."""
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))

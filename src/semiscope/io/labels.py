@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from semiscope.errors import DataError, ImageError
 from semiscope.geometry import repair_polygon, shape_box
 from semiscope.io.files import write_atomic
-from semiscope.io.image import IMAGE_SUFFIXES, read_size
+from semiscope.io.image import read_size
 from semiscope.io.microscope import sidecar
 from semiscope.types import Annotations, Polygons, Sample, Shape
 
@@ -84,15 +84,6 @@ def write_classes(root: Path, classes: Sequence[str]) -> None:
 def numbered_classes(count: int) -> tuple[str, ...]:
     """Names for a data set that has only class numbers."""
     return tuple(f"class {i}" for i in range(count))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images in a folder and below, sorted; none when there is no such folder."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
 
 
 def size_or_note(path: Path, notes: list[str]) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from semiscope.geometry import rasterise
 from semiscope.io import labels
 from semiscope.io.files import write_atomic
 from semiscope.io.header import check_size, check_whole, read_header
-from semiscope.io.image import bare_png, read_image, read_size
+from semiscope.io.image import bare_png, images_below, read_image, read_size
 from semiscope.types import Annotations, Dataset, Mask, Sample
 
 IGNORE = 255
@@ -42,8 +42,8 @@ def read(root: Path) -> Dataset:
     notes: list[str] = []
     samples = []
     for split, folder in labels.split_folders(root):
-        masks = {p.stem: p for p in labels.image_files(folder / "masks")}
-        for path in labels.image_files(folder / "images"):
+        masks = {p.stem: p for p in images_below(folder / "masks")}
+        for path in images_below(folder / "images"):
             size = labels.size_or_note(path, notes)
             mask = masks.pop(path.stem, None)
             if size is None:

@@ -117,7 +117,8 @@ def _page_pixels(page: tifffile.TiffPage, data: bytes, path: Path) -> NDArray[An
         if int(page.planarconfig) == 2 and pixels.ndim == 3:
             pixels = pixels.transpose(1, 2, 0)
         if palette:
-            return (page.colormap[:, pixels].transpose(1, 2, 0) >> 8).astype(np.uint8)
+            colours: NDArray[np.uint16] = page.colormap[:, pixels] >> 8
+            return colours.transpose(1, 2, 0).astype(np.uint8)
         return _invert(pixels) if white_is_zero else pixels
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

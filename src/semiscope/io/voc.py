@@ -20,7 +20,7 @@ import numpy as np
 from semiscope.errors import DataError
 from semiscope.io import labels
 from semiscope.io.files import write_atomic
-from semiscope.io.image import read_size
+from semiscope.io.image import images_below, read_size
 from semiscope.types import Annotations, Dataset, Sample
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -50,7 +50,7 @@ def read(root: Path) -> Dataset:
     for split, folder in labels.split_folders(root):
         images = next((p for p in (folder / "JPEGImages", folder / "images") if p.is_dir()), folder)
         left = {p.stem for p in (folder / "Annotations").glob("*.xml")}
-        for path in labels.image_files(images):
+        for path in images_below(images):
             left.discard(path.stem)
             size = labels.size_or_note(path, notes)
             if size is None:

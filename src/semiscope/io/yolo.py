@@ -17,7 +17,7 @@ from semiscope.errors import DataError
 from semiscope.geometry import outline, shape_box
 from semiscope.io import labels
 from semiscope.io.files import write_atomic
-from semiscope.io.image import read_size
+from semiscope.io.image import images_below, read_size
 from semiscope.types import Annotations, Dataset, Mask, Polygons, Sample
 
 # 60,000 px times 1e-9 is far below a thousandth of a pixel
@@ -46,7 +46,7 @@ def read(root: Path) -> Dataset:
     samples = []
     for split, images, folder in _places(root):
         left = {p.relative_to(folder).with_suffix("") for p in folder.rglob("*.txt")}
-        for path in labels.image_files(images):
+        for path in images_below(images):
             size = labels.size_or_note(path, notes)
             stem = path.relative_to(images).with_suffix("")
             left.discard(stem)
