@@ -367,6 +367,9 @@ def test_nothing_is_spilled_on_standard_error(tmp_path: Path):
     put(tmp_path / "profile.png", whole[:33] + profile + whole[33:])
     put(tmp_path / "cut.jpg", encode(".jpg", COLOUR)[:-300])
     put(tmp_path / "cut.png", whole[:-300])
+    lzw = bytearray(encode(".tif", GREY, cv2.IMWRITE_TIFF_COMPRESSION, 5))
+    lzw[20:400] = b"\xff" * 380
+    put(tmp_path / "lzw.tif", bytes(lzw))
     code = (
         "import sys; from pathlib import Path\n"
         "from semiscope.io.image import read_image\n"
@@ -378,9 +381,10 @@ def test_nothing_is_spilled_on_standard_error(tmp_path: Path):
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-    assert done.stdout.split("\n")[:3] == [
+    assert done.stdout.splitlines() == [
         "cut.jpg ImageError",
         "cut.png ImageError",
+        "lzw.tif ImageError",
         "profile.png (40, 56)",
     ]
 

@@ -20,6 +20,9 @@ from semiscope.types import Pixels
 # tifffile tells of odd tags by logging; without a handler Python would print that to standard error
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
+# what OpenCV cannot decode becomes an ImageError; its own lines on standard error add nothing
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 # what tifffile decodes without its optional codecs; the rest is OpenCV's
 _PLAIN = {1, 8, 32773, 32946}
 _REDUCED_OR_MASK = 1 | 4
