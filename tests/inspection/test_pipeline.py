@@ -15,7 +15,9 @@ import pytest
 import tifffile
 
 from semiscope.errors import DataError, ModelError, SemiscopeError, SettingsError
+from semiscope.inspection import pipeline
 from semiscope.inspection.pipeline import InspectSettings, inspect, plan_threads
+from semiscope.types import Image
 
 
 def picture(path, *cells, size=(64, 64), dtype=np.uint8):
@@ -168,6 +170,28 @@ def test_thresholds_and_min_score(tmp_path, blob_model):
     run([path], blob_model, tmp_path / "loose", min_score=0.1)
     loose = results(tmp_path / "loose")["annotations"]
     assert [a["disposition"] for a in loose] == ["accept", "review", "review"]
+
+
+def test_the_info_bar_is_left_out_and_the_pixel_size_of_the_file_used(
+    tmp_path, blob_model, monkeypatch
+):
+    path = picture(tmp_path / "a.png", (2, 1, 0.5), (7, 3, 0.9), size=(64, 64))
+    plain = pipeline.read_image(path).pixels
+
+    def with_bar(path):
+        return Image(plain, nm_per_px=4.0, info_bar_px=8, notes=("told twice",), path=path)
+
+    monkeypatch.setattr(pipeline, "read_image", with_bar)
+    run([path], blob_model, tmp_path / "out")
+    told = results(tmp_path / "out")
+    image = told["images"][0]
+    assert (image["height"], image["info_bar_px"], image["nm_per_px"]) == (64, 8, 4.0)
+    assert image["notes"] == ["told twice"]
+    # 56 rows in an input of 64: the image lies 4 px lower, so the cells are cut, but none below 56
+    assert told["annotations"] and all(
+        a["bbox"][1] + a["bbox"][3] <= 56 for a in told["annotations"]
+    )
+    assert {a["category_id"] for a in told["annotations"]} == {1}
 
 
 def huge_png(path):
