@@ -367,7 +367,7 @@ def test_nothing_is_spilled_on_standard_error(tmp_path: Path):
     put(tmp_path / "profile.png", whole[:33] + profile + whole[33:])
     put(tmp_path / "cut.jpg", encode(".jpg", COLOUR)[:-300])
     put(tmp_path / "cut.png", whole[:-300])
-    lzw = bytearray(encode(".tif", GREY, cv2.IMWRITE_TIFF_COMPRESSION, 5))
+    lzw = bytearray(encode(".tif", DEEP, cv2.IMWRITE_TIFF_COMPRESSION, 5))
     lzw[20:400] = b"\xff" * 380
     put(tmp_path / "lzw.tif", bytes(lzw))
     code = (
