@@ -175,7 +175,7 @@ def test_thresholds_and_min_score(tmp_path, blob_model):
 def test_the_info_bar_is_left_out_and_the_pixel_size_of_the_file_used(
     tmp_path, blob_model, monkeypatch
 ):
-    path = picture(tmp_path / "a.png", (2, 1, 0.5), (7, 3, 0.9), size=(64, 64))
+    path = picture(tmp_path / "a.png", (2, 1, 1.0), (7, 3, 1.0))
     plain = pipeline.read_image(path).pixels
 
     def with_bar(path):
@@ -187,7 +187,7 @@ def test_the_info_bar_is_left_out_and_the_pixel_size_of_the_file_used(
     image = told["images"][0]
     assert (image["height"], image["info_bar_px"], image["nm_per_px"]) == (64, 8, 4.0)
     assert image["notes"] == ["told twice"]
-    # 56 rows in an input of 64: the image lies 4 px lower, so the cells are cut, but none below 56
+    # 56 rows in an input of 64: the image lies 4 px lower, so two cells each hold half of what is bright
     assert told["annotations"] and all(
         a["bbox"][1] + a["bbox"][3] <= 56 for a in told["annotations"]
     )
