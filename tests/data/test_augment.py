@@ -14,9 +14,7 @@ from semiscope.data.augment import (
 from semiscope.geometry import dense, outline, shape_box
 from semiscope.types import Annotations, Mask, Polygons
 
-STILL = AugmentSettings(
-    flip_horizontal=0, scale=0, translate=0, paste=0, brightness=0, contrast=0
-)
+STILL = AugmentSettings(flip_horizontal=0, scale=0, translate=0, paste=0, brightness=0, contrast=0)
 
 
 def scene(height=60, width=80, dtype=np.uint8):
@@ -37,10 +35,17 @@ def never(rng):
     raise AssertionError("no other example is asked for")
 
 
-@pytest.mark.parametrize("change", [
-    {"flip_horizontal": 1}, {"flip_vertical": 1}, {"quarter_turns": True}, {"scale": 0.3},
-    {"translate": 0.2}, {"quarter_turns": True, "flip_horizontal": 1, "translate": 0.1},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flip_horizontal": 1},
+        {"flip_vertical": 1},
+        {"quarter_turns": True},
+        {"scale": 0.3},
+        {"translate": 0.2},
+        {"quarter_turns": True, "flip_horizontal": 1, "translate": 0.1},
+    ],
+)
 @pytest.mark.parametrize("seed", range(4))
 def test_boxes_masks_and_outlines_follow_the_pixels(change, seed):
     settings = AugmentSettings(**{**STILL.model_dump(), **change})
@@ -49,9 +54,7 @@ def test_boxes_masks_and_outlines_follow_the_pixels(change, seed):
     expected = bright_box(seen.pixels)
     for i, shape in enumerate(seen.annotations.shapes):
         np.testing.assert_allclose(seen.annotations.xyxy[i], expected, atol=1.1)
-        np.testing.assert_allclose(
-            shape_box(shape).clip(0, [80, 60, 80, 60]), expected, atol=1.1
-        )
+        np.testing.assert_allclose(shape_box(shape).clip(0, [80, 60, 80, 60]), expected, atol=1.1)
     mask = next(s for s in seen.annotations.shapes if isinstance(s, Mask))
     agree = dense(mask, 60, 80) == (seen.pixels > 100)
     assert agree.mean() > 0.985

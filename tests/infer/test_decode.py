@@ -81,7 +81,7 @@ def test_a_box_wholly_in_the_border_is_dropped():
         (np.full((8, 8), 9, np.uint16), "dtype", (0, 65535)),
         (np.linspace(-2, 3, 64, dtype=np.float32).reshape(8, 8), "dtype", (-2, 3)),
         (np.full((8, 8), 9, np.uint16), "percentile", (9, 10)),
-        (np.linspace(0, 4095, 10_000).astype(np.uint16).reshape(100, 100), "percentile", (20, 4074)),
+        (np.arange(0, 4000, dtype=np.uint16).reshape(40, 100), "percentile", (20, 3979)),
     ],
 )
 def test_grey_ranges(pixels, scaling, expected):

@@ -68,8 +68,15 @@ class Line:
 
 
 SETTINGS = LoopSettings(
-    epochs=6, batch=4, accumulate=2, warmup_epochs=1, workers=0, ema_decay=0.9, ema_ramp=10,
-    checkpoint_steps=3, clip_norm=50,
+    epochs=6,
+    batch=4,
+    accumulate=2,
+    warmup_epochs=1,
+    workers=0,
+    ema_decay=0.9,
+    ema_ramp=10,
+    checkpoint_steps=3,
+    clip_norm=50,
 )
 
 

@@ -45,7 +45,8 @@ def test_decoding_matches_the_inference_side():
 
     raw = torch.full((24, 4, 6), -20.0)
     raw[8:16, 2, 3] = torch.tensor([0.3, -0.2, 0.5, 0.1, 9.0, -9, 9, -9])
-    ours = decode(raw[8:16, 2, 3][None], ANCHORS[1, 1][None], torch.tensor([2]), torch.tensor([3]), 16)
+    row, column = torch.tensor([2]), torch.tensor([3])
+    ours = decode(raw[8:16, 2, 3][None], ANCHORS[1, 1][None], row, column, 16)
     x, y, w, h = ours[0].tolist()
     found = decode_yolo([raw.numpy()], [ANCHORS[1].tolist()], [16], 0.5, 0.5)
     np.testing.assert_allclose(
@@ -64,8 +65,10 @@ def test_every_box_gets_a_prediction_and_no_prediction_two_boxes():
     assert set(owners.tolist()) == {0, 1, 2}
     for match in matches:
         keys = list(
-            zip(*(v.tolist() for v in (match.image, match.anchor, match.row, match.column)),
-                strict=True)
+            zip(
+                *(v.tolist() for v in (match.image, match.anchor, match.row, match.column)),
+                strict=True,
+            )
         )
         assert len(keys) == len(set(keys))
         assert (targets[match.target, 0].long() == match.image).all()
@@ -99,7 +102,12 @@ def test_no_target_at_all_still_teaches_that_nothing_is_there(box):
 def test_loss_and_gradient_are_finite_in_half_precision_and_off_square(box, dtype):
     maps = [(m.detach() * 30).to(dtype).requires_grad_() for m in outputs()]
     targets = torch.tensor(
-        [[0.0, 0, 96, 64, 2, 2], [0, 1, 0, 0, 2, 2], [1, 2, 50, 20, 90, 60], [1, 0, 95.9, 63.9, 4, 9]]
+        [
+            [0.0, 0, 96, 64, 2, 2],
+            [0, 1, 0, 0, 2, 2],
+            [1, 2, 50, 20, 90, 60],
+            [1, 0, 95.9, 63.9, 4, 9],
+        ]
     )
     loss, _ = yolo_loss(maps, targets, ANCHORS, STRIDES, YoloLossSettings(box=box))
     loss.backward()
@@ -130,9 +138,7 @@ def test_training_on_one_box_finds_it():
         optimiser.zero_grad()
         yolo_loss(list(maps), targets, ANCHORS, STRIDES, settings)[0].backward()
         optimiser.step()
-    found = decode_yolo(
-        [m[0].detach().numpy() for m in maps], ANCHORS.tolist(), STRIDES, 0.3, 0.5
-    )
+    found = decode_yolo([m[0].detach().numpy() for m in maps], ANCHORS.tolist(), STRIDES, 0.3, 0.5)
     assert found.class_id.tolist() == [2]
     torch.testing.assert_close(
         torch.from_numpy(found.xyxy), torch.tensor([[28.0, 20, 52, 40]]), atol=1.0, rtol=0

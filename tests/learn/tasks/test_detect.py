@@ -20,7 +20,7 @@ from semiscope.nets.yolov7_tiny import STRIDES, YoloV7Tiny
 
 
 def blobs(root: Path, count: int = 12) -> Path:
-    """Images with one bright square ("square") or disc ("disc") each, some with none; YOLO labels."""
+    """Images with one bright square or disc each, some with none; YOLO labels."""
     rng = np.random.default_rng(0)
     for split, n in (("train", count), ("val", 4)):
         (root / split / "images").mkdir(parents=True)
@@ -42,8 +42,14 @@ def blobs(root: Path, count: int = 12) -> Path:
 def settings_for(data: Path, **changes) -> DetectSettings:
     augment = AugmentSettings(scale=0.1, translate=0.05, paste=0, mosaic=0.3)
     return DetectSettings(
-        data=data, height=64, width=96, channels=1, optimiser="adamw", learning_rate=0.002,
-        augment=augment, **changes,
+        data=data,
+        height=64,
+        width=96,
+        channels=1,
+        optimiser="adamw",
+        learning_rate=0.002,
+        augment=augment,
+        **changes,
     )
 
 
@@ -110,7 +116,10 @@ def test_the_file_finds_what_torch_finds(exported):
         with torch.no_grad():
             maps = network(torch.from_numpy(prepared.tensor)[None])
         raw = decode_yolo(
-            [m[0].numpy() for m in maps], meta.decoder.anchors, STRIDES, 0.001,
+            [m[0].numpy() for m in maps],
+            meta.decoder.anchors,
+            STRIDES,
+            0.001,
             meta.decoder.iou_threshold,
         )
         expected = place(raw, prepared.placement, *image.shape)
