@@ -1,4 +1,4 @@
-"""One base for all settings: a frozen model beside what it configures, holding the only defaults."""
+"""One base for all settings: a frozen model beside what it configures, with the only defaults."""
 
 from __future__ import annotations
 

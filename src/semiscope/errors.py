@@ -1,7 +1,7 @@
 """The errors that semiscope raises on purpose.
 
-Each message tells the file, what was expected, what was found and what to do. The command line prints
-it in one line and exits 2.
+Each message tells the file, what was expected, what was found and what to do. The command line
+prints it in one line and exits 2.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The values that every part of semiscope passes on: images, annotations, samples. Numpy only.
 
-Coordinates are pixels of the image as the file has it: x to the right, y down, (0, 0) the outer corner
-of the top left pixel, so that the centre of that pixel is (0.5, 0.5). Boxes are ``xyxy``: left, top,
-right, bottom.
+Coordinates are pixels of the image as the file has it: x to the right, y down, (0, 0) the outer
+corner of the top left pixel, so that the centre of that pixel is (0.5, 0.5). Boxes are ``xyxy``:
+left, top, right, bottom.
 """
 
 from __future__ import annotations
@@ -217,6 +217,4 @@ class Dataset:
 
     def split(self, name: str) -> Dataset:
         """The samples of one split."""
-        return Dataset(
-            self.classes, tuple(s for s in self.samples if s.split == name), self.notes
-        )
+        return Dataset(self.classes, tuple(s for s in self.samples if s.split == name), self.notes)

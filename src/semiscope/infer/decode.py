@@ -84,7 +84,7 @@ def letterbox(pixels: Pixels, height: int, width: int, value: float) -> tuple[Pi
     if new != (height, width):
         canvas = np.full((height, width, *pixels.shape[2:]), value, pixels.dtype)
         canvas[top : top + new[0], left : left + new[1]] = pixels
-        pixels = canvas  # type: ignore[assignment]
+        pixels = canvas
     return pixels, Placement(scale, left, top)
 
 

@@ -70,18 +70,19 @@ def fit_anchors(
             best, score = trial, trial_score
     if best_possible_recall(sizes, best) <= present:
         return anchors
-    return best[np.argsort(best.prod(1))].reshape(anchors.shape)
+    by_area: NDArray[np.float64] = best[np.argsort(best.prod(1))]
+    return by_area.reshape(anchors.shape)
 
 
 def _fitness(sizes: NDArray[np.float64], anchors: NDArray[np.float64]) -> float:
-    best = _fit(sizes, anchors).max(1)
+    best: NDArray[np.float64] = _fit(sizes, anchors).max(1)
     return float((best * (best > 1 / _RATIO)).mean())
 
 
 def _k_means(
     points: NDArray[np.float64], count: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    centres: NDArray[np.float64] = rng.permutation(np.unique(points, axis=0))[:count]
+    centres = np.array(rng.permutation(np.unique(points, axis=0))[:count], np.float64)
     for _ in range(30):
         nearest = ((points[:, None] - centres[None]) ** 2).sum(2).argmin(1)
         for i in range(count):

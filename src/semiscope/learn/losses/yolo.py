@@ -130,16 +130,14 @@ def assign(
         return levels
     chosen: list[list[Tensor]] = [[] for _ in levels]
     owner: list[list[Tensor]] = [[] for _ in levels]
-    for image in targets[:, 0].unique().long():
+    for image in torch.unique(targets[:, 0]).long():
         truth = (targets[:, 0] == image).nonzero()[:, 0]
         place, box, score = [], [], []
         for raw, found, boxes, stride in zip(maps, levels, anchors, strides, strict=True):
             here = (found.image == image).nonzero()[:, 0]
             # candidates of different boxes may share a cell: each prediction is priced once
             cell = torch.stack([found.anchor, found.row, found.column], 1)[here]
-            cell, inverse = torch.unique(  # type: ignore[no-untyped-call]
-                cell, dim=0, return_inverse=True
-            )
+            cell, inverse = torch.unique(cell, dim=0, return_inverse=True)
             first = here.new_full((len(cell),), len(found.image))
             first.scatter_reduce_(0, inverse, here, "amin")
             picked = raw[image, cell[:, 0], cell[:, 1], cell[:, 2]].float()
