@@ -2,8 +2,9 @@
 
     python benchmarks/training.py --data ../shared/data/wafer_die_optical
 
-The bare loop does forward, loss, backward and step on one fixed batch that lies in memory; the whole
-loop also reads, augments, averages weights, logs and writes checkpoints. Both are timed in turn.
+The bare loop does forward, loss, backward and step on one fixed batch that lies in memory; the
+whole loop also reads, augments, averages weights, logs and writes checkpoints. Both are timed in
+turn.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def main() -> None:
     ratio = median(w / b for b, w in pairs)
     print(
         f"| yolov7-tiny, {given.side} px, batch {given.batch}, {torch.get_num_threads()} threads "
-        f"| bare {median(b for b, _ in pairs):.2f} images/s | loop {median(w for _, w in pairs):.2f} "
-        f"images/s | ratio {ratio:.3f} |"
+        f"| bare {median(b for b, _ in pairs):.2f} images/s "
+        f"| loop {median(w for _, w in pairs):.2f} images/s | ratio {ratio:.3f} |"
     )
 
 

@@ -82,7 +82,7 @@ def export(
     size = profile(network, given.channels, given.height, given.width)
     deployed = fuse(network, implicit=True)
     if half:
-        _round_to_half(deployed)
+        round_to_half(deployed)
     meta = ModelMeta(
         name=out.stem,
         task=spec["task"],
@@ -150,7 +150,8 @@ def _check_parity(network: nn.Module, content: bytes, given: InputSpec, out: Pat
                 )
 
 
-def _round_to_half(network: nn.Module) -> None:
+def round_to_half(network: nn.Module) -> None:
+    """Rounds the large weights to 16 bits, in place."""
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.numel() >= _HALF_FROM:
