@@ -4,6 +4,7 @@ import pytest
 from semiscope.data.augment import (
     AugmentSettings,
     Example,
+    draw_focus,
     paste,
     photometric,
     random_affine,
@@ -154,3 +155,22 @@ def test_a_quarter_turn_of_a_wide_image_still_fits():
         matrix = random_affine((60, 80), 60, 80, settings, np.random.default_rng(seed))
         corners = np.array([[0, 0, 1], [80, 0, 1], [0, 60, 1], [80, 60, 1]]) @ matrix.T
         assert corners.min() > -1e-6 and (corners <= [80 + 1e-6, 60 + 1e-6]).all()
+
+
+def test_a_part_of_the_image_shows_an_instance_most_of_the_time_and_stays_inside():
+    example = scene(120, 160)
+    shown = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        focus = draw_focus(example, 64, rng)
+        assert 32 <= focus[0] <= 128 and 32 <= focus[1] <= 88
+        seen = view(example, 64, 64, STILL, rng, never, 99, focus)
+        assert not (seen.pixels == 99).any()
+        shown += len(seen.annotations) > 0
+        for box in seen.annotations.xyxy[:1]:
+            np.testing.assert_allclose(box, bright_box(seen.pixels), atol=1.01)
+    assert shown > 40
+
+
+def test_a_view_larger_than_the_image_is_centred():
+    assert draw_focus(scene(60, 80), 96, np.random.default_rng(0)) == (40, 30)

@@ -130,8 +130,13 @@ def random_affine(
     width: int,
     settings: AugmentSettings,
     rng: np.random.Generator,
+    focus: tuple[float, float] | None = None,
 ) -> NDArray[np.float64]:
-    """A random (2, 3) map from an image of ``size`` (height, width) to a height x width view."""
+    """A random (2, 3) map from an image of ``size`` (height, width) to a height x width view.
+
+    ``focus`` (x, y) is the point of the image that comes to the view's centre, shifts apart; the
+    image's own centre when None.
+    """
     angle = math.radians(float(rng.uniform(-1, 1)) * settings.rotation_deg)
     turns = int(rng.integers(4)) if settings.quarter_turns else 0
     zoom = 1 + float(rng.uniform(-1, 1)) * settings.scale
@@ -139,12 +144,12 @@ def random_affine(
     mirror_x = -1.0 if rng.random() < settings.flip_horizontal else 1.0
     mirror_y = -1.0 if rng.random() < settings.flip_vertical else 1.0
     cos, sin = math.cos(angle), math.sin(angle)
-    if turns % 2:
+    if turns % 2 and focus is None:
         zoom *= min(height / size[1], width / size[0])
     quarter = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), turns)
     linear = np.array([[cos, -sin], [sin, cos]]) @ quarter @ np.diag([mirror_x, mirror_y]) * zoom
     centre = np.array([width / 2, height / 2]) + shift
-    offset = centre - linear @ (size[1] / 2, size[0] / 2)
+    offset = centre - linear @ (focus or (size[1] / 2, size[0] / 2))
     return np.concatenate([linear, offset[:, None]], 1)
 
 
@@ -156,6 +161,7 @@ def view(
     rng: np.random.Generator,
     other: Callable[[np.random.Generator], Example],
     fill: float,
+    focus: tuple[float, float] | None = None,
 ) -> Example:
     """One random view with the geometry of ``settings``: affine, mosaic, paste-in.
 
@@ -167,13 +173,14 @@ def view(
         rng: Decides everything.
         other: Draws another example of the data set for mosaic and paste-in.
         fill: Grey level of the background.
+        focus: See ``random_affine``.
     """
     if rng.random() < settings.mosaic:
         result = _mosaic(
             [example] + [other(rng) for _ in range(3)], height, width, settings, rng, fill
         )
     else:
-        matrix = random_affine(example.pixels.shape[:2], height, width, settings, rng)
+        matrix = random_affine(example.pixels.shape[:2], height, width, settings, rng, focus)
         result = warp(example, matrix, height, width, fill)
     if rng.random() < settings.paste:
         source = other(rng)
@@ -263,6 +270,27 @@ def photometric(
         values += sigma * np.sqrt(values) * noise
         np.clip(values, 0, 1, out=values)
     return values
+
+
+def draw_focus(example: Example, side: int, rng: np.random.Generator) -> tuple[float, float]:
+    """A point about which a view of ``side`` pixels shows an instance, mostly, or anything.
+
+    Three of four views are near an instance, since most of an image is free of them; the view stays
+    within the image where that is possible.
+    """
+    rows, columns = example.pixels.shape[:2]
+    found = example.annotations.xyxy
+    if len(found) and rng.random() < 0.75:
+        box = found[rng.integers(len(found))]
+        point = (box[:2] + box[2:]) / 2 + rng.uniform(-0.35, 0.35, 2) * side
+    else:
+        point = rng.uniform(0, 1, 2) * (columns, rows)
+    half = side / 2
+    x, y = (
+        min(max(round(v), min(half, n / 2)), max(n - half, n / 2))
+        for v, n in zip(point, (columns, rows), strict=True)
+    )
+    return float(x), float(y)
 
 
 def scaled(example: Example, factor: float) -> Example:

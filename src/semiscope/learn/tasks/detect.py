@@ -14,7 +14,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from semiscope.config import Settings
-from semiscope.data.augment import AugmentSettings, Example, photometric, scaled, view
+from semiscope.data.augment import (
+    AugmentSettings,
+    Example,
+    draw_focus,
+    photometric,
+    scaled,
+    view,
+)
 from semiscope.data.dataset import balanced_weights, hold_out, open_dataset
 from semiscope.errors import DataError, SettingsError
 from semiscope.evaluate.detection import evaluate_detections, score_for_precision
@@ -63,6 +70,13 @@ class DetectSettings(Settings):
     )
     height: int = Field(640, ge=32, multiple_of=32, description="Rows of the network's input")
     width: int = Field(640, ge=32, multiple_of=32, description="Columns of the network's input")
+    view: int = Field(
+        0,
+        ge=0,
+        multiple_of=32,
+        description="Side of the part of the input that a training view shows, mostly about an "
+        "instance; 0 for the whole input. Small defects are learned in a fraction of the time",
+    )
     channels: Literal[1, 3] = Field(3, description="1 for grey images, 3 for colour")
     scaling: Scaling = Field("dtype", description="Which grey values become 0 and 1")
     optimiser: Literal["sgd", "adamw"] = Field("sgd", description="How weights are updated")
@@ -106,7 +120,7 @@ class DetectTask:
             mean=_MEAN[settings.channels],
             std=_STD[settings.channels],
         )
-        self._train = DetectExamples(train, self.spec_in, settings.augment)
+        self._train = DetectExamples(train, self.spec_in, settings.augment, settings.view)
         self._validation = Validation(validation, self.spec_in)
         for part, name in ((train, "training"), (validation, "validation")):
             if not any(s.annotations is not None and len(s.annotations) for s in part):
@@ -201,10 +215,12 @@ class DetectTask:
 class DetectExamples:
     """Training views of a detection data set (see ``learn.loader.Examples``)."""
 
-    def __init__(self, dataset: Dataset, spec: InputSpec, augment: AugmentSettings) -> None:
+    def __init__(
+        self, dataset: Dataset, spec: InputSpec, augment: AugmentSettings, side: int = 0
+    ) -> None:
         self._samples = [s for s in dataset if s.annotations is not None]
         self._classes = dataset.classes
-        self._spec, self._augment = spec, augment
+        self._spec, self._augment, self._side = spec, augment, side
         self._cache: dict[int, tuple[Example, tuple[float, float]]] = {}
         self._cached_bytes = 0
 
@@ -239,7 +255,9 @@ class DetectExamples:
         def other(draw: np.random.Generator) -> Example:
             return self._as(self._base(int(draw.integers(len(self))))[0], base)
 
-        seen = view(base, spec.height, spec.width, self._augment, rng, other, fill)
+        height, width = (self._side, self._side) if self._side else (spec.height, spec.width)
+        focus = draw_focus(base, self._side, rng) if self._side else None
+        seen = view(base, height, width, self._augment, rng, other, fill, focus)
         values = to_tensor(seen.pixels, low_high, (0.0,) * spec.channels, (1.0,) * spec.channels)
         planes = np.moveaxis(values, 0, -1) if spec.channels == 3 else values[0]
         planes = photometric(planes, self._augment, rng)
