@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import tomli_w
+from accelerate import PartialState
 
 from semiscope.config import Settings, read_toml
 from semiscope.errors import SettingsError
@@ -48,7 +49,8 @@ def start(
     Raises:
         SettingsError: The folder already holds a run.
     """
-    if (run / SETTINGS_FILE).exists():
+    process = PartialState()
+    if process.is_main_process and (run / SETTINGS_FILE).exists():
         raise SettingsError(
             f"{run}: already holds a run. Continue it with --resume {run}, or choose another --out."
         )
@@ -61,7 +63,9 @@ def start(
             "loop": tomllib.loads(loop.to_toml()),
         }
     )
-    write_atomic(run / SETTINGS_FILE, text)
+    process.wait_for_everyone()
+    if process.is_main_process:
+        write_atomic(run / SETTINGS_FILE, text)
     return train(made, loop, run, progress)
 
 
