@@ -1,0 +1,138 @@
+"""Training views of a data set with boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semiscope.data.augment import (
+    AugmentSettings,
+    Example,
+    draw_focus,
+    photometric,
+    scaled,
+    view,
+)
+from semiscope.data.dataset import balanced_weights
+from semiscope.infer.decode import scale_range, to_tensor, with_channels
+from semiscope.infer.model import InputSpec
+from semiscope.io.image import read_image
+from semiscope.types import Annotations, Dataset, Sample
+
+_CACHE_BYTES = 2 << 30
+
+
+class DetectExamples:
+    """Training views of a detection data set (see ``learn.loader.Examples``)."""
+
+    def __init__(
+        self, dataset: Dataset, spec: InputSpec, augment: AugmentSettings, side: int = 0
+    ) -> None:
+        self._samples = [s for s in dataset if s.annotations is not None]
+        self._classes = dataset.classes
+        self._spec, self._augment, self._side = spec, augment, side
+        self._cache: dict[int, tuple[Example, tuple[float, float]]] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def weights(self) -> NDArray[np.float64]:
+        """(n,) so that each class is met in as many images."""
+        return balanced_weights(Dataset(self._classes, tuple(self._samples)))
+
+    def sizes(self) -> NDArray[np.float64]:
+        """(n, 2) widths and heights of the true boxes in pixels of the input."""
+        found = [np.zeros((0, 2))]
+        for index, sample in enumerate(self._samples):
+            if sample.annotations is not None and len(sample.annotations):
+                xyxy = sample.annotations.xyxy.astype(np.float64)
+                found.append((xyxy[:, 2:] - xyxy[:, :2]) * self._factor(self._size(index)))
+        return np.concatenate(found)
+
+    def field(self) -> tuple[int, int]:
+        """The median (height, width) of the training images."""
+        sizes = np.array([self._size(i) for i in range(len(self))])
+        height, width = np.median(sizes, 0)
+        return int(height), int(width)
+
+    def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """One view: (C, H, W) float32, and (n, 5) class, x, y, width, height in pixels."""
+        spec = self._spec
+        base, low_high = self._base(index)
+        fill = low_high[0] + float(np.mean(spec.mean)) * (low_high[1] - low_high[0])
+
+        def other(draw: np.random.Generator) -> Example:
+            return self._as(self._base(int(draw.integers(len(self))))[0], base)
+
+        height, width = (self._side, self._side) if self._side else (spec.height, spec.width)
+        focus = draw_focus(base, self._side, rng) if self._side else None
+        seen = view(base, height, width, self._augment, rng, other, fill, focus)
+        values = to_tensor(seen.pixels, low_high, (0.0,) * spec.channels, (1.0,) * spec.channels)
+        planes = np.moveaxis(values, 0, -1) if spec.channels == 3 else values[0]
+        planes = photometric(planes, self._augment, rng)
+        values = np.moveaxis(planes, -1, 0) if spec.channels == 3 else planes[None]
+        values = (values - np.asarray(spec.mean, np.float32)[:, None, None]) / np.asarray(
+            spec.std, np.float32
+        )[:, None, None]
+        xyxy = seen.annotations.xyxy
+        rows = np.concatenate(
+            [
+                seen.annotations.class_id[:, None],
+                (xyxy[:, :2] + xyxy[:, 2:]) / 2,
+                xyxy[:, 2:] - xyxy[:, :2],
+            ],
+            1,
+        )
+        return (
+            torch.from_numpy(np.ascontiguousarray(values, np.float32)),
+            torch.from_numpy(rows.astype(np.float32)),
+        )
+
+    def collate(self, views: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) images and (n, 6) targets: image, class, x, y, width, height."""
+        rows = [
+            torch.cat([torch.full((len(t), 1), float(i)), t], 1) for i, (_, t) in enumerate(views)
+        ]
+        return torch.stack([v for v, _ in views]), torch.cat(rows)
+
+    def _size(self, index: int) -> tuple[int, int]:
+        sample = self._samples[index]
+        if sample.size is None:
+            image = read_image(sample.path)
+            sample = Sample(
+                sample.path, (image.height, image.width), sample.annotations, split=sample.split
+            )
+            self._samples[index] = sample
+        assert sample.size is not None
+        return sample.size
+
+    def _factor(self, size: tuple[int, int]) -> float:
+        return min(self._spec.height / size[0], self._spec.width / size[1])
+
+    def _base(self, index: int) -> tuple[Example, tuple[float, float]]:
+        """The image at the input's scale with its grey range, kept while there is room."""
+        if index in self._cache:
+            return self._cache[index]
+        sample = self._samples[index]
+        pixels = with_channels(read_image(sample.path).pixels, self._spec.channels)
+        low_high = scale_range(pixels, self._spec.scaling)
+        annotations = sample.annotations or Annotations.empty()
+        entry = scaled(Example(pixels, annotations), self._factor(pixels.shape[:2])), low_high
+        size = entry[0].pixels.nbytes
+        if self._cached_bytes + size <= _CACHE_BYTES:
+            self._cache[index] = entry
+            self._cached_bytes += size
+        return entry
+
+    @staticmethod
+    def _as(example: Example, like: Example) -> Example:
+        """The example in another's pixel type, for joining 8-bit and 16-bit images."""
+        if example.pixels.dtype == like.pixels.dtype:
+            return example
+        top = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+        factor = top.get(like.pixels.dtype, 1.0) / top.get(example.pixels.dtype, 1.0)
+        pixels = (example.pixels.astype(np.float32) * factor).astype(like.pixels.dtype)
+        return Example(pixels, example.annotations)  # type: ignore[arg-type]
