@@ -91,7 +91,9 @@ def export(
         input=given,
         field_height=spec["field"][0],
         field_width=spec["field"][1],
-        decoder=YoloDecoder(strides=STRIDES, anchors=spec["anchors"]),
+        decoder=YoloDecoder(
+            strides=STRIDES, anchors=spec["anchors"], iou_threshold=spec["suppression_iou"]
+        ),
         thresholds={k: ClassThreshold.model_validate(v) for k, v in spec["thresholds"].items()},
         parameters=sum(p.numel() for p in deployed.parameters()),
         gflops=round(size.gflops, 3),
@@ -129,7 +131,11 @@ def to_onnx(network: nn.Module, given: InputSpec) -> onnx.ModelProto:
         assert program is not None
         path = Path(folder) / "model.onnx"
         program.save(path, external_data=False)
-        return onnx.load(path)
+        model = onnx.load(path)
+    # the exporter notes the paths of the machine's source files on every node
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph):
+        del part.metadata_props[:]
+    return model
 
 
 def _check_parity(network: nn.Module, content: bytes, given: InputSpec, out: Path) -> None:

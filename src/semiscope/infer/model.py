@@ -44,7 +44,7 @@ class YoloDecoder(Settings):
     kind: Literal["yolo"] = "yolo"
     strides: tuple[int, ...]
     anchors: tuple[tuple[tuple[float, float], ...], ...]
-    iou_threshold: float = Field(0.65, gt=0, le=1, description="Overlap that suppresses")
+    iou_threshold: float = Field(gt=0, le=1, description="Overlap that suppresses")
 
 
 class InputSpec(Settings):

@@ -17,16 +17,16 @@ from semiscope.nets.yolov7_tiny import STRIDES
 from semiscope.types import Annotations, Dataset
 
 _EVALUATION_SCORE = 0.001  # COCO's AP needs the whole curve
-_EVALUATION_IOU = 0.65
 _ACCEPT_PRECISION = 0.9
 
 
 class Validation:
     """The held-out images, prepared once, and what they say of a network."""
 
-    def __init__(self, dataset: Dataset, spec: InputSpec) -> None:
+    def __init__(self, dataset: Dataset, spec: InputSpec, suppression_iou: float) -> None:
         self._samples = [s for s in dataset if s.annotations is not None]
         self._spec = spec
+        self._suppression_iou = suppression_iou
         self._prepared: list[tuple[Prepared, tuple[int, int]]] = []
         self.thresholds: dict[str, dict[str, float]] = {}
 
@@ -49,7 +49,7 @@ class Validation:
                 maps = [m.float().cpu().numpy() for m in network(images)]
             for i, (image, size) in enumerate(part):
                 boxes = decode_yolo(
-                    [m[i] for m in maps], anchors, STRIDES, _EVALUATION_SCORE, _EVALUATION_IOU
+                    [m[i] for m in maps], anchors, STRIDES, _EVALUATION_SCORE, self._suppression_iou
                 )
                 found.append(place(boxes, image.placement, *size))
         network.train(training)

@@ -198,6 +198,17 @@ def test_pretrained_weights_need_their_backbone(tmp_path):
         task.network()
 
 
+def test_a_run_can_start_from_another_s_weights(trained, tmp_path):
+    folder, _ = trained
+    learn = settings_for(folder / "data", neck="slim", init=folder / "run")
+    ours = DetectTask(learn, 0).network().state_dict()
+    theirs = trained_network(folder / "run")[0].state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    other = settings_for(folder / "data", neck="elan", init=folder / "run")
+    with pytest.raises(SettingsError, match="same neck"):
+        DetectTask(other, 0).network()
+
+
 def test_every_setting_has_a_line_of_help():
     def lines(model: type[Settings]):
         for name, field in model.model_fields.items():

