@@ -3,8 +3,9 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from semiscope.report.figures import histogram, pareto
+from semiscope.report.figures import histogram, pareto, text_width
 
 
 def titles(svg):
@@ -23,7 +24,48 @@ def test_pareto_is_sorted_and_adds_up():
 def test_pareto_bars_have_the_length_of_their_counts():
     root = ET.fromstring(pareto({"gap": (1, 1), "bridge": (4, 4)}))
     wide = [float(r.get("width")) for r in root.iter("rect") if r.get("class") == "accept"]
-    assert wide[0] == pytest.approx(4 * wide[1])
+    assert wide[0] == pytest.approx(4 * wide[1], abs=0.2)  # written to a tenth
+
+
+def font_width(text):
+    """What DejaVu Sans at the chart's 14 px needs."""
+    font = get_font(findfont(FontProperties(family="DejaVu Sans")))
+    font.set_size(1400, 72)  # at 14 px the hints would round each letter
+    font.set_text(text)
+    return font.get_width_height()[0] / 6400
+
+
+def test_no_letter_is_wider_than_thought():
+    letters = [chr(code) for code in range(33, 127)]
+    assert [c for c in letters if text_width(20 * c) < font_width(20 * c)] == []
+
+
+def test_long_class_names_stay_inside_the_chart():
+    names = {
+        "multi_bridge_non_horizontal": "multi_bridge_non_horizontal",
+        "particle_below_the_second_passivation_lay": r"particle_b\w*…\w*ation_lay",
+        "WAFER EDGE WARPAGE OR WOBBLE (MAJOR)": r"WAFER \w.*….*MAJOR\)",
+        "gap": "gap",
+    }
+    root = ET.fromstring(pareto(dict.fromkeys(names, (1, 1))))
+    bars = [g for g in root.iter("g") if g.get("class") == "bar"]
+    assert {g.get("data-class") for g in bars} == set(names)
+    for bar in bars:
+        name, text = bar.get("data-class"), next(bar.iter("text"))
+        assert re.fullmatch(names[name], text.text)
+        assert bar.find("title").text.startswith(f"{name}: 2 ")
+        # the text ends where it is put
+        assert font_width(text.text) < float(text.get("x")) < 240
+
+
+def test_short_class_names_leave_the_room_to_the_bars():
+    def widest(name):
+        return max(float(r.get("width")) for r in rects(pareto({name: (1, 0)})))
+
+    def rects(svg):
+        return [r for r in ET.fromstring(svg).iter("rect") if r.get("class") == "accept"]
+
+    assert widest("gap") > widest("multi_bridge_non_horizontal") > 200
 
 
 def test_pareto_takes_rare_classes_together():

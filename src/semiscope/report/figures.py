@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike
 
 _WIDTH = 560
 _PARETO_ROWS = 15
+# the page's text in a chart, px, and the room that a class name has beside its bar
+_TEXT = 14
+_LEAST_NAME, _MOST_NAME = 60, 232
 
 
 def pareto(counts: Mapping[str, tuple[int, int]]) -> str:
@@ -17,7 +21,8 @@ def pareto(counts: Mapping[str, tuple[int, int]]) -> str:
 
     Args:
         counts: Class -> how many were accepted and how many are for review. Classes beyond the
-            first 15 are taken together.
+            first 15 are taken together. A long name is shortened in its middle; the whole name is
+            in the bar's title.
     """
     order = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
     order = [item for item in order if sum(item[1])]
@@ -28,7 +33,9 @@ def pareto(counts: Mapping[str, tuple[int, int]]) -> str:
     total = sum(sum(c) for _, c in order)
     if not total:
         return _nothing()
-    left, right, row, top = 168, 60, 30, 22
+    shown = [_shortened(name) for name, _ in order]
+    left = round(max(_LEAST_NAME, *map(text_width, shown))) + 10
+    right, row, top = 60, 30, 22
     span = _WIDTH - left - right
     most = sum(order[0][1])
     bottom = top + row * len(order)
@@ -37,7 +44,7 @@ def pareto(counts: Mapping[str, tuple[int, int]]) -> str:
         x = left + span * share / 100
         parts.append(f'<line class="grid" x1="{x:g}" y1="{top}" x2="{x:g}" y2="{bottom}"/>')
         parts.append(f'<text class="tick" x="{x:g}" y="{top - 7}">{share} %</text>')
-    for index, (name, (accept, review)) in enumerate(order):
+    for index, ((name, (accept, review)), short) in enumerate(zip(order, shown, strict=True)):
         y, here = top + row * index, accept + review
         seen += here
         wide, sure = span * here / most, span * accept / most
@@ -45,7 +52,7 @@ def pareto(counts: Mapping[str, tuple[int, int]]) -> str:
             f'<g class="bar" data-class="{escape(name)}"><title>{escape(name)}: {here} '
             f"({accept} accepted, {review} for review), {100 * seen / total:.0f} % so far</title>"
             f'<rect class="hit" x="0" y="{y}" width="{_WIDTH}" height="{row}"/>'
-            f'<text class="name" x="{left - 8}" y="{y + 20}">{escape(_short(name))}</text>'
+            f'<text class="name" x="{left - 8}" y="{y + 20}">{escape(short)}</text>'
             f'<rect class="accept" x="{left}" y="{y + 5}" width="{sure:.1f}" height="{row - 10}"/>'
             f'<rect class="review" x="{left + sure:.1f}" y="{y + 5}" width="{wide - sure:.1f}" '
             f'height="{row - 10}"/>'
@@ -141,8 +148,30 @@ def _nice(value: float) -> float:
     return float(next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= value * (1 - 1e-9)))
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"
+def text_width(text: str) -> float:
+    """Width of a text in a chart, px: at least what DejaVu Sans, a wide font, needs for it.
+
+    Which font the page gets is the reader's machine's affair, so nothing can be measured.
+    """
+    return _TEXT * sum(map(_advance, text))
+
+
+def _advance(letter: str) -> float:
+    """At least the width of a letter as a share of the font's size."""
+    if unicodedata.east_asian_width(letter) in "WF" or letter in "mwMW@%…":
+        return 1.0
+    if letter in "ijltfr.,:;|!'()[] -/\\":
+        return 0.42
+    return 0.65 if letter.islower() or letter.isdigit() or letter == "_" else 0.85
+
+
+def _shortened(name: str) -> str:
+    """A name as it fits beside its bar, its middle left out where there is no room for it."""
+    keep, short = len(name), name
+    while text_width(short) > _MOST_NAME:
+        keep -= 1
+        short = f"{name[: -(-keep // 2)]}…{name[len(name) - keep // 2 :]}"
+    return short
 
 
 def _nothing() -> str:
