@@ -129,6 +129,31 @@ def test_a_mistake_is_one_line_and_status_2(arguments, words, tmp_path):
     assert "Traceback" in semiscope(*arguments, "--debug", cwd=tmp_path).stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--count", "0"), "option --count: Input should be greater than or equal to 1, found '0'"),
+        (
+            ("--pattern.duty", "0.9", "0.95"),
+            "option --pattern: duty: expected values from 0.1 to 0.9, found (0.9, 0.95)",
+        ),
+        (
+            ("--width", "64"),
+            "expected room for 5 pitches of 91 px, found 64 x 480 px: lower pattern.pitch_nm or "
+            "raise width and height",
+        ),
+        (
+            ("--seed", "-1", "--width", "9"),
+            "option --seed: Input should be greater than or equal to 0, found '-1'; "
+            "option --width: Input should be greater than or equal to 64, found '9'",
+        ),
+    ],
+)
+def test_a_setting_at_fault_is_named_where_it_is_one(options, message, tmp_path):
+    done = semiscope("simulate", "sem-lines", "--out", "x", *options, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
 def test_training_without_torch_says_what_to_install(tmp_path):
     done = semiscope("train", "detect", "--data", tmp_path, before=NO_TORCH)
     assert done.returncode == 2 and "semiscope[train]" in done.stderr

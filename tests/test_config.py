@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from semiscope.config import Settings, read_toml
 from semiscope.errors import SemiscopeError, SettingsError
@@ -47,6 +47,24 @@ def test_every_fault_is_named_with_its_source(values, words):
     assert message.startswith("scan.toml: ") and "\n" not in message
     assert all(word in message for word in words), message
     assert isinstance(caught.value, SemiscopeError)
+
+
+def test_what_contradicts_each_other_is_told_in_the_validator_s_words():
+    class Pair(Settings):
+        low: int = Field(0, description="Lower end.")
+        high: int = Field(1, description="Upper end.")
+
+        @model_validator(mode="after")
+        def _in_order(self) -> Pair:
+            if self.low > self.high:
+                raise ValueError(f"expected low up to high, found {self.low} and {self.high}")
+            return self
+
+    with pytest.raises(SettingsError) as caught:
+        Pair.from_dict({"low": 3}, "pair.toml")
+    assert str(caught.value).startswith(
+        "pair.toml: settings: expected low up to high, found 3 and 1. Known settings: "
+    )
 
 
 def test_a_wrong_default_is_an_error_too():

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from semiscope.errors import SettingsError
 
@@ -35,8 +36,7 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}"
-                + (f" (found {e['input']!r})" if e["type"] != "missing" else "")
+                f"{'.'.join(map(str, e['loc'])) or 'settings'}: {fault(e)}"
                 for e in error.errors(include_url=False)
             )
             known = ", ".join(cls.model_fields)
@@ -54,6 +54,18 @@ class Settings(BaseModel):
     def to_toml(self) -> str:
         """The settings as TOML text; a setting that is None is left out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def fault(error: ErrorDetails) -> str:
+    """One of a validation's faults in words.
+
+    A validator of ours says itself what was expected and found; for the others the value is added.
+    """
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "missing":
+        return error["msg"]
+    return f"{error['msg']}, found {error['input']!r}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from semiscope import __version__
 from semiscope.cli.show import stderr
+from semiscope.config import fault
 from semiscope.errors import SemiscopeError
 
 app = App(
@@ -77,9 +78,11 @@ def main() -> None:
 def _one_line(error: Exception) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, ValidationError):
-        return "; ".join(
-            f"--{'.'.join(str(p) for p in e['loc']).replace('_', '-')}: {e['msg']}, "
-            f"found {e['input']!r}"
-            for e in cause.errors(include_url=False)
-        )
+        faults = cause.errors(include_url=False)
+        return "; ".join(_option(e["loc"]) + fault(e) for e in faults)
     return " ".join(str(error).split())
+
+
+def _option(place: tuple[int | str, ...]) -> str:
+    """The option at fault; none where several contradict each other."""
+    return f"option --{'.'.join(map(str, place)).replace('_', '-')}: " if place else ""
