@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from semiscope.errors import DataError
 from semiscope.geometry import dense
 from semiscope.io.formats import FORMATS
 from semiscope.io.masks import read_class_map
-from semiscope.types import Dataset, Mask
+from semiscope.types import Annotations, Dataset, Mask, Sample
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 
@@ -107,15 +108,46 @@ def test_class_folders_need_image_labels(yolo: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_class_folders_to_coco_and_back(tmp_path: Path):
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
     for split, name in (("train", "gap"), ("test", "bridge")):
         put(tmp_path / "in" / split / name / f"{name}.png", np.zeros((48, 64), np.uint8))
-    assert convert(tmp_path / "in", tmp_path / "coco", "coco") == ()
+    return tmp_path / "in"
+
+
+def test_class_folders_to_coco_and_back(class_folders: Path, tmp_path: Path):
+    (note,) = convert(class_folders, tmp_path / "coco", "coco")
+    assert note.startswith("2 images have a label and no instances")
     assert convert(tmp_path / "coco", tmp_path / "out", "folders") == ()
     made = open_dataset(tmp_path / "out")
     assert {(s.path.name, made.classes[s.label], s.split) for s in made} == {
         ("gap.png", "gap", "train"), ("bridge.png", "bridge", "test")
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("to", ["yolo", "voc", "masks"])
+def test_labels_are_not_thrown_away(class_folders: Path, tmp_path: Path, to: str):
+    with pytest.raises(DataError, match="all 2 labels would be lost; write it as folders or coco"):
+        convert(class_folders, tmp_path / "out", to)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["yolo", "voc", "masks"])
+def test_labels_beside_instances_are_told_of(class_folders: Path, tmp_path: Path, to: str):
+    dataset = open_dataset(class_folders)
+    boxed = Annotations(np.array([[1, 2, 9, 9]]), np.array([0]))
+    samples = (replace(dataset.samples[0], annotations=boxed), dataset.samples[1])
+    FORMATS["coco"].write(Dataset(dataset.classes, samples), tmp_path / "coco")
+    notes = convert(tmp_path / "coco", tmp_path / "out", to)
+    assert any("cannot hold 2 image labels" in note for note in notes)
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "masks"])
+def test_images_that_nobody_labelled_stay_so(tmp_path: Path, to: str):
+    path = put(tmp_path / "in" / "a.png", np.zeros((48, 64), np.uint8))
+    notes = FORMATS[to].write(Dataset(("gap",), (Sample(path),)), tmp_path / "out")
+    assert not any("label" in note for note in notes)
+    assert len(list((tmp_path / "out").rglob("a.png"))) == 1
 
 
 def test_notes_of_the_reading_are_passed_on(yolo: Path, tmp_path: Path):

@@ -31,8 +31,8 @@ def convert(source: Path, destination: Path, to: str) -> tuple[str, ...]:
         What was mended, left out, or cannot be held by the format.
 
     Raises:
-        DataError: The source is no data set, the destination is not empty, or the format cannot
-            hold what the source has.
+        DataError: The source is no data set, the destination is not empty, or the format can hold
+            nothing of what the source has.
         SemiscopeError: A file cannot be read or written.
     """
     if to not in FORMATS:

@@ -70,6 +70,9 @@ def read(root: Path) -> Dataset:
 def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
     """Writes a data set with its images; nothing is lost.
 
+    Returns:
+        A note where there is nothing but what other readers pass over.
+
     Raises:
         SemiscopeError: A file cannot be read or written.
     """
@@ -101,7 +104,13 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
         content = {"images": images, "annotations": annotations, "categories": categories}
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         write_atomic(folder / _NAME, text)
-    return ()
+    count = labels.labels_only(dataset)
+    if not count:
+        return ()
+    return (
+        f"{count} images have a label and no instances: the label is in their records, which other "
+        "readers of COCO pass over, and a detector has nothing to learn from",
+    )
 
 
 def _find(folder: Path) -> Path | None:

@@ -14,7 +14,7 @@ from semiscope.geometry import repair_polygon, shape_box
 from semiscope.io.files import write_atomic
 from semiscope.io.image import read_size
 from semiscope.io.microscope import sidecar
-from semiscope.types import Annotations, Polygons, Sample, Shape
+from semiscope.types import Annotations, Dataset, Polygons, Sample, Shape
 
 # folder name -> split; the other spellings are what labelling services export
 SPLIT_FOLDERS = {
@@ -233,6 +233,28 @@ def count_lost(sample: Sample, lost: Counter[str], *, shapes: bool) -> None:
 def lost_notes(form: str, lost: Counter[str]) -> tuple[str, ...]:
     """A sentence for each kind of thing that a format could not hold."""
     return tuple(f"{form} cannot hold {n} {what}" for what, n in lost.items() if n)
+
+
+def labels_only(dataset: Dataset) -> int:
+    """How many labels of whole images there are, where they are all the truth that there is."""
+    if any(s.annotations is not None or s.class_map is not None for s in dataset):
+        return 0
+    return sum(s.label is not None for s in dataset)
+
+
+def refuse_labels_only(dataset: Dataset, destination: Path, form: str) -> None:
+    """Keeps a format that cannot hold labels from writing images whose truth is nothing else.
+
+    Raises:
+        DataError: All the truth would be lost.
+    """
+    count = labels_only(dataset)
+    if count:
+        raise DataError(
+            f"{destination}: {form} cannot hold labels of whole images, and the data set has "
+            f"nothing else: all {count} labels would be lost; write it as folders or coco, which "
+            "keep them"
+        )
 
 
 class ImageCopier:

@@ -106,9 +106,10 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
         Notes on what class maps cannot hold: instances apart, scores, angles.
 
     Raises:
-        DataError: There are more classes than indices.
+        DataError: There are more classes than indices, or labels of whole images are all the truth.
         SemiscopeError: A file cannot be read or written.
     """
+    labels.refuse_labels_only(dataset, destination, "a class map")
     lost: Counter[str] = Counter()
     notes: list[str] = []
     copier = labels.ImageCopier()

@@ -80,8 +80,10 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
         Notes on what VOC labels cannot hold: outlines, masks, angles, scores.
 
     Raises:
+        DataError: Labels of whole images are all the truth.
         SemiscopeError: A file cannot be read or written.
     """
+    labels.refuse_labels_only(dataset, destination, "VOC")
     lost: Counter[str] = Counter()
     copier = labels.ImageCopier()
     labels.write_classes(destination, dataset.classes)

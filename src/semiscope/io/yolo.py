@@ -76,8 +76,10 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
         outline has no box of its own.
 
     Raises:
+        DataError: Labels of whole images are all the truth.
         SemiscopeError: A file cannot be read or written.
     """
+    labels.refuse_labels_only(dataset, destination, "YOLO")
     lost: Counter[str] = Counter()
     copier = labels.ImageCopier()
     labels.write_classes(destination, dataset.classes)
