@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -210,24 +210,29 @@ class Instances:
         )
 
 
-def count_lost(sample: Sample, lost: Counter[str], *, shapes: bool) -> None:
-    """Counts what a format of instances only cannot hold of a sample.
+def count_lost(dataset: Dataset, *, shapes: bool) -> Counter[str]:
+    """Counts what a format of instances only cannot hold.
 
     Args:
-        sample: What is written.
-        lost: Receives the numbers, by a phrase in the plural.
+        dataset: What is written.
         shapes: Whether outlines and masks are lost too.
+
+    Returns:
+        Numbers, by a phrase in the plural.
     """
-    lost["image labels"] += sample.label is not None
-    lost["class maps"] += sample.class_map is not None
-    found = sample.annotations
-    if found is None:
-        return
-    lost["scores"] += int(np.count_nonzero(found.score != 1))
-    if found.angle_deg is not None:
-        lost["angles"] += int(np.count_nonzero(np.isfinite(found.angle_deg)))
-    if shapes and found.shapes is not None:
-        lost["outlines"] += sum(s is not None for s in found.shapes)
+    lost: Counter[str] = Counter()
+    for sample in dataset:
+        lost["image labels"] += sample.label is not None
+        lost["class maps"] += sample.class_map is not None
+        found = sample.annotations
+        if found is None:
+            continue
+        lost["scores"] += int(np.count_nonzero(found.score != 1))
+        if found.angle_deg is not None:
+            lost["angles"] += int(np.count_nonzero(np.isfinite(found.angle_deg)))
+        if shapes and found.shapes is not None:
+            lost["outlines"] += sum(s is not None for s in found.shapes)
+    return lost
 
 
 def lost_notes(form: str, lost: Counter[str]) -> tuple[str, ...]:
@@ -289,3 +294,29 @@ class ImageCopier:
         if beside is not None:
             copy_file(beside, target.with_suffix(".txt"))
         return target
+
+
+def copy_labelled(
+    dataset: Dataset, destination: Path, images: str
+) -> Iterator[tuple[Path, Path, tuple[int, int], Annotations]]:
+    """Writes class names and images of a data set whose label files lie beside the images.
+
+    Args:
+        dataset: What is written.
+        destination: Its folder.
+        images: The images' folder, in the root or in the folder of each split.
+
+    Yields:
+        What a label file is made of, for each image that somebody looked at: the split's folder,
+        the path of the image's copy, (height, width), the instances.
+
+    Raises:
+        SemiscopeError: A file cannot be read or written.
+    """
+    copier = ImageCopier()
+    write_classes(destination, dataset.classes)
+    for sample in dataset:
+        folder = split_folder(destination, sample.split)
+        image = copier.copy(sample, folder / images)
+        if sample.annotations is not None:
+            yield folder, image, sample.size or read_size(sample.path), sample.annotations

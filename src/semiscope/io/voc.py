@@ -11,7 +11,6 @@ a pixel too large at the left and the top; nothing in a file tells them apart.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ import numpy as np
 from semiscope.errors import DataError
 from semiscope.io import labels
 from semiscope.io.files import write_atomic
-from semiscope.io.image import images_below, read_size
+from semiscope.io.image import images_below
 from semiscope.types import Annotations, Dataset, Sample
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -84,17 +83,9 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
         SemiscopeError: A file cannot be read or written.
     """
     labels.refuse_labels_only(dataset, destination, "VOC")
-    lost: Counter[str] = Counter()
-    copier = labels.ImageCopier()
-    labels.write_classes(destination, dataset.classes)
-    for sample in dataset:
-        folder = labels.split_folder(destination, sample.split)
-        image = copier.copy(sample, folder / "JPEGImages")
-        labels.count_lost(sample, lost, shapes=True)
-        if sample.annotations is None:
-            continue
-        size = sample.size or read_size(sample.path)
-        text = _document(image.name, size, sample.annotations, dataset.classes)
+    lost = labels.count_lost(dataset, shapes=True)
+    for folder, image, size, found in labels.copy_labelled(dataset, destination, "JPEGImages"):
+        text = _document(image.name, size, found, dataset.classes)
         write_atomic(folder / "Annotations" / f"{image.stem}.xml", text)
     return labels.lost_notes("VOC", lost)
 

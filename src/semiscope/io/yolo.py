@@ -17,7 +17,7 @@ from semiscope.errors import DataError
 from semiscope.geometry import outline, shape_box
 from semiscope.io import labels
 from semiscope.io.files import write_atomic
-from semiscope.io.image import images_below, read_size
+from semiscope.io.image import images_below
 from semiscope.types import Annotations, Dataset, Mask, Polygons, Sample
 
 # 60,000 px times 1e-9 is far below a thousandth of a pixel
@@ -80,17 +80,9 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
         SemiscopeError: A file cannot be read or written.
     """
     labels.refuse_labels_only(dataset, destination, "YOLO")
-    lost: Counter[str] = Counter()
-    copier = labels.ImageCopier()
-    labels.write_classes(destination, dataset.classes)
-    for sample in dataset:
-        folder = labels.split_folder(destination, sample.split)
-        image = copier.copy(sample, folder / "images")
-        labels.count_lost(sample, lost, shapes=False)
-        if sample.annotations is None:
-            continue
-        height, width = sample.size or read_size(sample.path)
-        lines = _lines(sample.annotations, height, width, lost)
+    lost = labels.count_lost(dataset, shapes=False)
+    for folder, image, size, found in labels.copy_labelled(dataset, destination, "images"):
+        lines = _lines(found, *size, lost)
         write_atomic(folder / "labels" / f"{image.stem}.txt", "".join(lines))
     return labels.lost_notes("YOLO", lost)
 
