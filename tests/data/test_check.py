@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from semiscope.data.check import CheckReport, CheckSettings, check_dataset, render
+from semiscope.data.check import CheckSettings, check_dataset
+from semiscope.data.check_report import CheckReport, render
 from semiscope.errors import DataError
 
 DATA = Path(__file__).parents[2] / "../shared/data"

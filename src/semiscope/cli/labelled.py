@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from semiscope.cli.show import AsJson, image_bar, print_json, stderr, stdout
-from semiscope.data.check import CheckSettings, check_dataset, render
+from semiscope.data.check import CheckSettings, check_dataset
+from semiscope.data.check_report import render
 from semiscope.data.convert import convert as convert_dataset
 from semiscope.simulate.line_settings import SemLinesSettings
 from semiscope.simulate.sem_lines import write_scenes
