@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from semiscope.errors import SettingsError
 from semiscope.simulate import optics as sem
-from semiscope.simulate.line_defects import DEFECTS, SPACES_NEEDED, Defect, Place
+from semiscope.simulate.line_change import Defect, Place
+from semiscope.simulate.line_defects import DEFECTS, SPACES_NEEDED
 from semiscope.simulate.line_settings import SemLinesSettings, plan
 from semiscope.simulate.line_space import (
     FloatArray,
