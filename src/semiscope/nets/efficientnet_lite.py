@@ -8,10 +8,13 @@ one by position (``load_imagenet``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from semiscope.nets.stages import Staged
 
 # expansion, kernel, stride, outputs, repeats of the seven stages
 _STAGES = (
@@ -23,6 +26,7 @@ _STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
+_LAST_OF_STRIDE = (1, 2, 4, 6)  # the stages that end strides 4, 8, 16 and 32
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> nn.Conv2d:
@@ -58,17 +62,18 @@ class InvertedResidual(nn.Module):
         return x + y if self.adds else y
 
 
-class EfficientNetLite0(nn.Module):
-    """The seven stages, giving features at strides 8, 16 and 32.
+class EfficientNetLite0(Staged):
+    """The seven stages, giving features at strides 8, 16 and 32, or from stride 4 on.
 
     Args:
         inputs: Channels of the image, 1 or 3.
+        levels: 3 or 4 features.
     """
 
-    channels = (40, 112, 320)
-
-    def __init__(self, inputs: int = 3) -> None:
+    def __init__(self, inputs: int = 3, levels: Literal[3, 4] = 3) -> None:
         super().__init__()
+        self._taken = _LAST_OF_STRIDE[-levels:]
+        self.channels = tuple(_STAGES[i][3] for i in self._taken)
         self.stem = nn.Sequential(_conv(inputs, 32, 3, 2), _norm(32), nn.ReLU6(inplace=True))
         stages, width = [], 32
         for expansion, kernel, stride, outputs, repeats in _STAGES:
@@ -80,30 +85,20 @@ class EfficientNetLite0(nn.Module):
                 width = outputs
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
-        self._frozen: list[nn.Module] = []
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, inputs, H, W) -> features at strides 8, 16, 32 with ``channels`` channels."""
+    def parts(self) -> Sequence[Sequence[nn.Module]]:
+        """The modules of the stem, then those of each stage."""
+        return ((self.stem,), *((stage,) for stage in self.stages))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, inputs, H, W) -> features, finest first, with ``channels`` channels."""
         x = self.stem(x)
         levels = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
-            if i in (2, 4, 6):
+            if i in self._taken:
                 levels.append(x)
-        return levels[0], levels[1], levels[2]
-
-    def freeze(self, stages: int) -> None:
-        """The stem and the first so many stages stop learning, batch statistics included."""
-        self._frozen = [self.stem, *self.stages[:stages]] if stages else []
-        for part in self._frozen:
-            part.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> EfficientNetLite0:
-        """As ``nn.Module.train``; frozen parts stay in evaluation mode."""
-        super().train(mode)
-        for part in self._frozen:
-            part.eval()
-        return self
+        return tuple(levels)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Takes ImageNet weights in the published order; the classifier's tensors are left out.
@@ -111,10 +106,12 @@ class EfficientNetLite0(nn.Module):
         A grey network sums the three colours' filters of the first convolution.
 
         Raises:
-            ValueError: A tensor's shape is not the expected one.
+            ValueError: There are too few tensors, or one's shape is not the expected one.
         """
         own = {k: v for k, v in self.state_dict().items() if "num_batches" not in k}
         given = [v for k, v in state.items() if "num_batches" not in k][: len(own)]
+        if len(given) < len(own):
+            raise ValueError(f"expected at least {len(own)} tensors, found {len(given)}")
         for (name, target), value in zip(own.items(), given, strict=True):
             if name == "stem.0.weight" and target.shape[1] == 1:
                 value = value.sum(1, keepdim=True)
