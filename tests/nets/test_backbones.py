@@ -150,12 +150,12 @@ def test_what_does_not_fit_is_named_and_changes_nothing():
     before = {k: v.clone() for k, v in network.state_dict().items()}
     state = published(before)
     state["layer9.weight"] = state.pop("layer1.0.conv1.weight")
-    state["bn1.bias"] = torch.zeros(3)
+    state["bn1.bias"] = torch.zeros(3, 1, 1, 1)
     with pytest.raises(ValueError) as caught:
         load_backbone(network, state)
     assert str(caught.value) == (
         "1 tensors missing: layer1.0.conv1.weight; 1 tensors unknown: layer9.weight; "
-        "1 tensors of another shape: bn1.bias (expected (64,), found (3,))"
+        "1 tensors of another shape: bn1.bias (expected (64,), found (3, 1, 1, 1))"
     )
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 

@@ -48,7 +48,7 @@ def load_backbone(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     given = {k: v for k, v in tensors.items() if not _NOT_OURS.match(k)}
     own = {k: v for k, v in network.state_dict().items() if not _NOT_OURS.match(k)}
     for name in given.keys() & own.keys():
-        if given[name].ndim == 4 and own[name].shape[1] == 1:
+        if given[name].ndim == own[name].ndim == 4 and own[name].shape[1] == 1:
             given[name] = given[name].sum(1, keepdim=True)
     faults = {
         "missing": [k for k in own if k not in given and not _MAY_START_FRESH.match(k)],
