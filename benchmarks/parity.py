@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semiscope.compress.export import export, round_to_half, trained_network
+from semiscope.compress.export import export, trained_network
 from semiscope.compress.fuse import fuse
+from semiscope.compress.graph import round_to_half
 from semiscope.infer.model import Model
+from semiscope.infer.sampling import Dial
 from semiscope.io.image import read_image
 
 
@@ -37,13 +39,15 @@ def main() -> None:
         file = Path(folder) / "model.onnx"
         export(given.run, file, half=given.half)
         model = Model.load(file)
+    further = [torch.from_numpy(v) for v in model.meta.decoder.inputs(Dial()).values()]
     images = boxes = different = 0
     score = place = 0.0
     for path in sorted(given.data.iterdir()):
         pixels = read_image(path).specimen
         prepared, size = model.prepare(pixels), pixels.shape[:2]
         with torch.no_grad():
-            maps = [m.numpy() for m in network(torch.from_numpy(prepared.tensor)[None])]
+            image = torch.from_numpy(prepared.tensor)[None]
+            maps = [m.numpy() for m in network(image, *further)]
         (ours,) = model.decode(
             model.run(prepared.tensor[None]), [prepared], [size], given.min_score
         )

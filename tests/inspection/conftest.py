@@ -41,7 +41,12 @@ def write_blob_model(path: Path, **changes) -> Path:
         },
         "field_height": 64,
         "field_width": 64,
-        "decoder": {"strides": [CELL], "anchors": [[[CELL, CELL]]], "iou_threshold": 0.65},
+        "decoder": {
+            "kind": "yolo",
+            "strides": [CELL],
+            "anchors": [[[CELL, CELL]]],
+            "iou_threshold": 0.65,
+        },
         "thresholds": {
             "dim": {"report": 0.3, "accept": 0.9},
             "bright <&>": {"report": 0.3, "accept": 0.9},

@@ -15,7 +15,7 @@ from semiscope.nets.yolov7_tiny import CoordConv, GSConv, ImplicitHead, YoloV7Ti
     ],
 )
 def test_counts_are_the_thesis_s_to_the_unit(neck, training, deployed, gflops):
-    size = profile(YoloV7Tiny(2, neck), 3, 640, 640)
+    size = profile(YoloV7Tiny(2, neck), [torch.zeros(1, 3, 640, 640)])
     assert (size.training, size.deployed) == (training, deployed)
     assert round(size.gflops, 1) == gflops
 

@@ -33,6 +33,7 @@ _VERBS = (
     (app, "convert", "labelled:convert", "Write a data set in another format."),
     (simulate, "sem-lines", "labelled:simulate_sem_lines", "Line-space SEM scenes with defects."),
     (train, "detect", "learning:train_detect", "Learn to find defects as boxes."),
+    (train, "diffuse", "learning:train_diffuse", "Learn to find and outline defects by diffusion."),
     (app, "export", "learning:export", "Write a run's best weights as one model file."),
     (app, "info", "inspecting:info", "Tell what a model file or a network is."),
 )

@@ -101,10 +101,12 @@ def info(
 ) -> None:
     """Tell what a model file or a network is: size, work, classes, data, metrics, licence."""
     if name == "yolov7-tiny":
+        import torch
+
         from semiscope.compress.profile import profile
         from semiscope.nets.yolov7_tiny import YoloV7Tiny
 
-        size = profile(YoloV7Tiny(classes, neck, backbone), 3, 640, 640)
+        size = profile(YoloV7Tiny(classes, neck, backbone), [torch.zeros(1, 3, 640, 640)])
         figures: dict[str, Any] = {
             "network": name,
             "neck": neck,

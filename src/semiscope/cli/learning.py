@@ -13,28 +13,57 @@ from semiscope.compress import export as exporting
 from semiscope.errors import SettingsError
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
+from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings
+from semiscope.learn.tasks.diffuse import DiffuseSettings
+
+SettingsFile = Annotated[
+    Path | None, Parameter(help="TOML file with task, [learn] and [loop]; options override it.")
+]
+Resume = Annotated[Path | None, Parameter(help="Continue this run with its own settings.")]
+Out = Annotated[Path, Parameter(help="The run's folder.")]
+Loop = Annotated[LoopSettings, Parameter(name="*")]
 
 
 def train_detect(
     *,
     learn: Annotated[DetectSettings, Parameter(name="*")],
-    loop: Annotated[LoopSettings, Parameter(name="*")] = LoopSettings(),  # noqa: B008
-    out: Annotated[Path, Parameter(help="The run's folder.")] = Path("runs/detect"),
-    settings: Annotated[
-        Path | None, Parameter(help="TOML file with task, [learn] and [loop]; options override it.")
-    ] = None,
-    resume: Annotated[
-        Path | None, Parameter(help="Continue this run with its own settings.")
-    ] = None,
+    loop: Loop = LoopSettings(),  # noqa: B008
+    out: Out = Path("runs/detect"),
+    settings: SettingsFile = None,
+    resume: Resume = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a detector; the best weights come to RUN/best, ready for ``export``."""
+    _train("detect", learn, loop, out, resume, as_json)
+
+
+def train_diffuse(
+    *,
+    learn: Annotated[DiffuseSettings, Parameter(name="*")],
+    loop: Loop = LoopSettings(clip_norm=1.0),  # noqa: B008
+    out: Out = Path("runs/diffuse"),
+    settings: SettingsFile = None,
+    resume: Resume = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train DiffusionInst: instances with masks from random boxes."""
+    _train("diffuse", learn, loop, out, resume, as_json)
+
+
+def _train(
+    task: str,
+    learn: LearnSettings,
+    loop: LoopSettings,
+    out: Path,
+    resume: Path | None,
+    as_json: bool,
+) -> None:
     with training_bar() as progress:
         if resume is not None:
             figures = runs.resume(resume, progress)
         else:
-            figures = runs.start("detect", learn, loop, out, progress)
+            figures = runs.start(task, learn, loop, out, progress)
     if as_json:
         print_json(figures)
         return

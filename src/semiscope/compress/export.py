@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,55 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from torch import Tensor, nn
 
+from semiscope.compress.diffusion_graph import diffusion_graph
 from semiscope.compress.fuse import fuse
+from semiscope.compress.graph import round_to_half, store_half, to_onnx
 from semiscope.compress.profile import profile
 from semiscope.config import read_toml
 from semiscope.errors import ModelError, SettingsError
-from semiscope.infer.model import METADATA_KEY, ClassThreshold, InputSpec, ModelMeta, YoloDecoder
+from semiscope.infer.decoders import Decoder
+from semiscope.infer.model import METADATA_KEY, ClassThreshold, InputSpec, ModelMeta
+from semiscope.infer.sampling import Dial
 from semiscope.io.files import write_atomic
 from semiscope.learn import checkpoint
+from semiscope.nets.diffusion_inst import Denoiser, DiffusionInst
 from semiscope.nets.yolov7_tiny import STRIDES, YoloV7Tiny
 
 _PARITY = 1e-3  # of raw logits; scores then agree within a quarter of it
-_HALF_FROM = 1024  # smaller tensors are left in single precision: they weigh nothing
 
 
-def trained_network(run: Path) -> tuple[YoloV7Tiny, dict[str, Any]]:
-    """The network with a run's best weights, and what ``best/state.json`` says of it.
+def _yolo_graph(network: nn.Module, images: Tensor) -> onnx.ModelProto:
+    names = [f"p{i + 3}" for i in range(len(STRIDES))]
+    return to_onnx(network, {"images": images}, names, {"images": {0: "batch"}})
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """How a network goes from a run to a file.
+
+    Attributes:
+        build: The bare network from the plain values in a run's spec.
+        inference: That network as it infers; its ``forward`` takes images and the decoder's inputs.
+        graph: The inferring network, and images of any values, as ONNX.
+    """
+
+    build: Callable[..., nn.Module]
+    inference: Callable[[Any], nn.Module]
+    graph: Callable[[Any, Tensor], onnx.ModelProto]
+
+
+DEPLOYMENTS = {
+    "yolov7-tiny": Deployment(YoloV7Tiny, lambda network: network, _yolo_graph),
+    "diffusion-inst": Deployment(DiffusionInst, Denoiser, diffusion_graph),
+}
+
+
+def trained_network(run: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network as it infers, with a run's best weights, and what ``best/state.json`` says of it.
 
     Raises:
         SettingsError: The folder holds no finished evaluation.
@@ -41,15 +72,10 @@ def trained_network(run: Path) -> tuple[YoloV7Tiny, dict[str, Any]]:
         )
     tensors, state = checkpoint.load(best)
     spec = state["spec"]
-    network = YoloV7Tiny(
-        len(spec["classes"]),
-        spec["neck"],
-        spec["backbone"],
-        spec["input"]["channels"],
-        len(spec["anchors"][0]),
-    )
+    deployment = DEPLOYMENTS[spec["net"]]
+    network = deployment.build(**spec["built"])
     network.load_state_dict(tensors["model"])
-    return network.eval(), state
+    return deployment.inference(network).eval(), state
 
 
 def export(
@@ -79,100 +105,63 @@ def export(
     network, state = trained_network(run)
     spec, figures = state["spec"], state["metrics"]
     given = InputSpec.model_validate(spec["input"])
-    size = profile(network, given.channels, given.height, given.width)
     deployed = fuse(network, implicit=True)
     if half:
         round_to_half(deployed)
+    decoder: Decoder = TypeAdapter(Decoder).validate_python(spec["decoder"])
+    images = np.zeros((2, given.channels, given.height, given.width), np.float32)
+    further = decoder.inputs(Dial())
+    size = profile(network, [torch.from_numpy(v) for v in (images[:1], *further.values())])
     meta = ModelMeta(
         name=out.stem,
         task=spec["task"],
-        network=f"{spec['net']}, backbone {spec['backbone']}, neck {spec['neck']}",
+        network=spec["network"],
         classes=tuple(spec["classes"]),
         input=given,
         field_height=spec["field"][0],
         field_width=spec["field"][1],
-        decoder=YoloDecoder(
-            strides=STRIDES, anchors=spec["anchors"], iou_threshold=spec["suppression_iou"]
-        ),
+        decoder=decoder,
         thresholds={k: ClassThreshold.model_validate(v) for k, v in spec["thresholds"].items()},
         parameters=sum(p.numel() for p in deployed.parameters()),
         gflops=round(size.gflops, 3),
         data=spec["data"],
         settings=read_toml(run / "settings.toml"),
         metrics={f"val_{k}": round(v, 4) for k, v in figures.items() if k != "fitness"},
+        class_ap={k: round(v, 4) for k, v in spec["class_ap"].items()},
         licence=licence,
         limits=limits,
     )
-    model = to_onnx(deployed, given)
+    model = DEPLOYMENTS[spec["net"]].graph(deployed, torch.from_numpy(images))
     if half:
-        _store_half(model)
+        store_half(model)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, meta.model_dump_json()
     content = model.SerializeToString()
-    _check_parity(deployed, content, given, out)
+    _check_parity(deployed, content, images, further, out)
     write_atomic(out, content)
     return meta
 
 
-def to_onnx(network: nn.Module, given: InputSpec) -> onnx.ModelProto:
-    """The network as ONNX with a free batch size; its outputs are the raw maps."""
-    example = torch.zeros(2, given.channels, given.height, given.width)
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        program = torch.onnx.export(
-            network.eval(),
-            (example,),
-            dynamo=True,
-            input_names=["images"],
-            output_names=[f"p{i + 3}" for i in range(len(STRIDES))],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-            verbose=False,
-        )
-        assert program is not None
-        path = Path(folder) / "model.onnx"
-        program.save(path, external_data=False)
-        model = onnx.load(path)
-    # the exporter notes the paths of the machine's source files on every node
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph):
-        del part.metadata_props[:]
-    return model
-
-
-def _check_parity(network: nn.Module, content: bytes, given: InputSpec, out: Path) -> None:
+def _check_parity(
+    network: nn.Module,
+    content: bytes,
+    images: NDArray[np.float32],
+    further: dict[str, NDArray[np.float32]],
+    out: Path,
+) -> None:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
     for batch in (1, 3):
-        images = generator.standard_normal(
-            (batch, given.channels, given.height, given.width), dtype=np.float32
-        )
+        some = generator.standard_normal((batch, *images.shape[1:]), dtype=np.float32)
+        inputs = {"images": some, **further}
         with torch.no_grad():
-            expected = [m.numpy() for m in network(torch.from_numpy(images))]
-        for ours, theirs in zip(session.run(None, {"images": images}), expected, strict=True):
-            difference = float(np.abs(ours - theirs).max())
-            if ours.shape != theirs.shape or not difference < _PARITY:
+            expected = [m.numpy() for m in network(*map(torch.from_numpy, inputs.values()))]
+        for ours, theirs in zip(session.run(None, inputs), expected, strict=True):
+            scale = max(1.0, float(np.abs(theirs).max()) / 10)
+            difference = float(np.abs(ours - theirs).max()) if ours.size else 0.0
+            if ours.shape != theirs.shape or not difference < _PARITY * scale:
                 raise ModelError(
-                    f"{out}: expected ONNX Runtime to agree with torch within {_PARITY}, found a "
-                    f"difference of {difference:.2g} at batch {batch}. Nothing was written."
+                    f"{out}: expected ONNX Runtime to agree with torch within "
+                    f"{_PARITY * scale:.2g}, found a difference of {difference:.2g} at batch "
+                    f"{batch}. Nothing was written."
                 )
-
-
-def round_to_half(network: nn.Module) -> None:
-    """Rounds the large weights to 16 bits, in place."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.numel() >= _HALF_FROM:
-                parameter.copy_(parameter.half().float())
-
-
-def _store_half(model: onnx.ModelProto) -> None:
-    """Large weights become 16-bit constants with a cast, which the engine folds on loading."""
-    graph, casts = model.graph, []
-    for tensor in graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < _HALF_FROM:
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    for node in reversed(casts):
-        graph.node.insert(0, node)

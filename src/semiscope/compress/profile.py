@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +28,8 @@ class Profile:
     gflops: float
 
 
-def profile(network: nn.Module, channels: int, height: int, width: int) -> Profile:
-    """Measures a network on an image of height x width (divisible by its largest stride)."""
-    device = next(network.parameters()).device
+def profile(network: nn.Module, inputs: Sequence[Tensor]) -> Profile:
+    """Measures a network on the inputs of its ``forward`` for one image."""
     macs = 0
 
     def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -47,7 +47,7 @@ def profile(network: nn.Module, channels: int, height: int, width: int) -> Profi
     training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, channels, height, width, device=device))
+            network.eval()(*inputs)
     finally:
         network.train(training)
         for handle in handles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from semiscope.errors import ModelError, SettingsError
 from semiscope.infer.decode import (
     Placement,
     Scaling,
-    decode_yolo,
     letterbox,
-    place,
     scale_range,
     to_tensor,
     with_channels,
 )
+from semiscope.infer.decoders import Decoder
+from semiscope.infer.sampling import Dial
 from semiscope.types import Annotations, Pixels
 
 METADATA_KEY = "semiscope"
@@ -36,15 +37,6 @@ class ClassThreshold(Settings):
 
     report: float = Field(0.25, ge=0, le=1, description="Below this score it is left out")
     accept: float = Field(0.5, ge=0, le=1, description="From this score on it needs no review")
-
-
-class YoloDecoder(Settings):
-    """How raw maps become boxes."""
-
-    kind: Literal["yolo"] = "yolo"
-    strides: tuple[int, ...]
-    anchors: tuple[tuple[tuple[float, float], ...], ...]
-    iou_threshold: float = Field(gt=0, le=1, description="Overlap that suppresses")
 
 
 class InputSpec(Settings):
@@ -89,24 +81,35 @@ def prepare(
     return Prepared(to_tensor(boxed, low_high, spec.mean, spec.std), placement)
 
 
+class DialPoint(Settings):
+    """What one choice of boxes and steps gave on a data set."""
+
+    boxes: int
+    steps: int
+    map: float
+    seconds: float = Field(description="An image, end to end of the engine and the decoding")
+
+
 class ModelMeta(Settings):
     """What a model file says of itself."""
 
     version: Literal[1] = 1
     name: str = Field(description="Name in the zoo, or the run's")
-    task: Literal["detect"] = Field(description="What it does")
+    task: Literal["detect", "segment"] = Field(description="Boxes, or boxes with masks")
     network: str = Field(description="Its architecture")
     classes: tuple[str, ...] = Field(min_length=1, description="Names by class index")
     input: InputSpec
     field_height: int = Field(gt=0, description="Rows of an image that fits the input")
     field_width: int = Field(gt=0, description="Columns of such an image")
-    decoder: YoloDecoder
+    decoder: Decoder
     thresholds: dict[str, ClassThreshold] = Field(description="By class name")
     parameters: int = Field(description="Weights of the network as it is deployed")
     gflops: float = Field(description="Billions of operations for one input")
     data: str = Field(description="What it was trained on")
     settings: dict[str, Any] = Field(default={}, description="How it was trained")
     metrics: dict[str, float] = Field(default={}, description="Measured on held-out data")
+    class_ap: dict[str, float] = Field(default={}, description="AP by class on held-out data")
+    dial: tuple[DialPoint, ...] = Field(default=(), description="Accuracy and time by boxes, steps")
     licence: str = Field(description="Under which it may be used")
     limits: str = Field("", description="What it is not fit for")
 
@@ -154,7 +157,7 @@ class Model:
             )
         try:
             values = json.loads(written)
-            if values.get("task") not in ("detect",):
+            if values.get("task") not in ("detect", "segment"):
                 raise ModelError(
                     f"{path}: expected a model for detection, found task "
                     f"{values.get('task')!r}. Choose another model."
@@ -164,6 +167,7 @@ class Model:
             raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
         self.path = path
         self._input = self._session.get_inputs()[0].name
+        self._further = self.meta.decoder.inputs(Dial())
 
     @staticmethod
     def load(name: str | Path, threads: int | None = None) -> Model:
@@ -174,6 +178,16 @@ class Model:
         """
         shipped = ZOO / f"{name}.onnx"
         return Model(shipped if shipped.is_file() else Path(name), threads)
+
+    def dialled(self, dial: Dial) -> Model:
+        """The same engine with other random boxes.
+
+        Raises:
+            SettingsError: A dial is set and this is no diffusion model.
+        """
+        other = copy.copy(self)
+        other._further = self.meta.decoder.inputs(dial)
+        return other
 
     def range_of(self, pixels: Pixels) -> tuple[float, float]:
         """The grey values of an image that become 0 and 1."""
@@ -190,9 +204,9 @@ class Model:
             batch: (B, C, height, width) float32 as ``prepare`` gives them.
 
         Returns:
-            The network's raw maps, (B, ...) each.
+            The network's raw output, as the decoder expects it.
         """
-        return list(self._session.run(None, {self._input: batch}))
+        return list(self._session.run(None, {self._input: batch, **self._further}))
 
     def decode(
         self,
@@ -219,14 +233,9 @@ class Model:
         )
         results = []
         for i, (image, (height, width)) in enumerate(zip(prepared, sizes, strict=True)):
-            found = decode_yolo(
-                [r[i] for r in raw],
-                meta.decoder.anchors,
-                meta.decoder.strides,
-                float(report.min()),
-                meta.decoder.iou_threshold,
+            found = meta.decoder.annotations(
+                raw, i, image.placement, (height, width), float(report.min())
             )
-            found = place(found, image.placement, height, width)
             results.append(found[found.score >= report[found.class_id]])
         return results
 

@@ -54,7 +54,9 @@ def bench(images: Sequence[str | Path], settings: BenchSettings) -> Speed:
     """
     streams, threads = plan_threads(sys.maxsize, settings.threads)
     cores = streams * threads
-    one_each, one_on_all = Model.load(settings.model, threads), Model.load(settings.model, cores)
+    one_each, one_on_all = (
+        Model.load(settings.model, n).dialled(settings) for n in (threads, cores)
+    )
     paths, batches, inputs = _load(images, one_each, settings)
     count = -(-inputs // settings.batch)
 

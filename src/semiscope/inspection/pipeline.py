@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from semiscope import __version__
-from semiscope.config import Settings
 from semiscope.errors import ImageError, SemiscopeError
 from semiscope.geometry import rasterise
 from semiscope.infer.model import Model, Prepared
+from semiscope.infer.sampling import Dial
 from semiscope.inspection.gallery import Gallery
 from semiscope.inspection.journal import NAME, DefectRow, ImageRow, Journal
 from semiscope.inspection.report import write_report
@@ -53,7 +53,7 @@ _MERGE_IOU = 0.5
 _READ_AHEAD = 2
 
 
-class InspectSettings(Settings):
+class InspectSettings(Dial):
     """How images are inspected."""
 
     model: str = Field(description="A model's name in the zoo, or an .onnx file")
@@ -103,7 +103,7 @@ def inspect(
     started = time.perf_counter()
     paths = find_images(images)
     streams, threads = plan_threads(-(-len(paths) // settings.batch), settings.threads)
-    model = Model.load(settings.model, threads)
+    model = Model.load(settings.model, threads).dialled(settings)
     digest = hashlib.sha256(model.path.read_bytes()).hexdigest()
     head = {
         "semiscope": __version__,

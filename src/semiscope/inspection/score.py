@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field
 
-from semiscope.config import Settings
 from semiscope.data.dataset import open_dataset
 from semiscope.errors import DataError, ImageError, ModelError
+from semiscope.evaluate.curves import ShapeKind
 from semiscope.evaluate.detection import DetectionReport, evaluate_detections
 from semiscope.infer.model import Model
+from semiscope.infer.sampling import Dial
 from semiscope.inspection.pipeline import detect
 from semiscope.io.image import read_image
 from semiscope.types import Annotations
@@ -19,7 +22,7 @@ from semiscope.types import Annotations
 _WHOLE_CURVE = 0.001
 
 
-class ScoreSettings(Settings):
+class ScoreSettings(Dial):
     """How a model is held against a data set."""
 
     model: str = Field(description="A model's name in the zoo, or an .onnx file")
@@ -29,6 +32,9 @@ class ScoreSettings(Settings):
     )
     min_score: float = Field(
         _WHOLE_CURVE, ge=0, le=1, description="Detections below do not count; COCO's AP needs all"
+    )
+    shape: ShapeKind | None = Field(
+        None, description="What is compared; masks when model and truth have them, else boxes"
     )
     threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
 
@@ -49,7 +55,7 @@ def score(
         DataError: No image with boxes.
         ModelError: The model cannot be used, or does not know a class of the data set.
     """
-    model = Model.load(settings.model, settings.threads)
+    model = Model.load(settings.model, settings.threads).dialled(settings)
     dataset = open_dataset(settings.data)
     splits = {s.split for s in dataset}
     wanted = settings.split or next((s for s in ("test", "val") if s in splits), None)
@@ -80,12 +86,19 @@ def score(
             failed.append((str(sample.path), error.problem))
             continue
         known = sample.annotations
-        truth.append(Annotations(known.xyxy, [index[c] for c in known.class_id]))  # type: ignore[arg-type]
+        class_id = np.array([index[c] for c in known.class_id], np.int64)
+        truth.append(replace(known, class_id=class_id))
         sizes.append((image.height, image.width))
         found.append(detect(model, image.specimen, settings.min_score))
         if progress is not None:
             progress(done, len(samples))
+    outlined = model.meta.task == "segment" and any(t.shapes is not None for t in truth)
     report = evaluate_detections(
-        truth, found, model.meta.classes, sizes, min_score=settings.min_score
+        truth,
+        found,
+        model.meta.classes,
+        sizes,
+        shape=settings.shape or ("mask" if outlined else "box"),
+        min_score=settings.min_score,
     )
     return report, tuple(failed)

@@ -16,6 +16,8 @@ from semiscope.data.augment import (
     view,
 )
 from semiscope.data.dataset import balanced_weights
+from semiscope.errors import DataError
+from semiscope.geometry import rasterise
 from semiscope.infer.decode import scale_range, to_tensor, with_channels
 from semiscope.infer.model import InputSpec
 from semiscope.io.image import read_image
@@ -60,6 +62,10 @@ class DetectExamples:
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """One view: (C, H, W) float32, and (n, 5) class, x, y, width, height in pixels."""
+        values, annotations = self._view(index, rng)
+        return values, _rows(annotations)
+
+    def _view(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Annotations]:
         spec = self._spec
         base, low_high = self._base(index)
         fill = low_high[0] + float(np.mean(spec.mean)) * (low_high[1] - low_high[0])
@@ -77,19 +83,7 @@ class DetectExamples:
         values = (values - np.asarray(spec.mean, np.float32)[:, None, None]) / np.asarray(
             spec.std, np.float32
         )[:, None, None]
-        xyxy = seen.annotations.xyxy
-        rows = np.concatenate(
-            [
-                seen.annotations.class_id[:, None],
-                (xyxy[:, :2] + xyxy[:, 2:]) / 2,
-                xyxy[:, 2:] - xyxy[:, :2],
-            ],
-            1,
-        )
-        return (
-            torch.from_numpy(np.ascontiguousarray(values, np.float32)),
-            torch.from_numpy(rows.astype(np.float32)),
-        )
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32)), seen.annotations
 
     def collate(self, views: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) images and (n, 6) targets: image, class, x, y, width, height."""
@@ -136,3 +130,55 @@ class DetectExamples:
         factor = top.get(like.pixels.dtype, 1.0) / top.get(example.pixels.dtype, 1.0)
         pixels = (example.pixels.astype(np.float32) * factor).astype(like.pixels.dtype)
         return Example(pixels, example.annotations)  # type: ignore[arg-type]
+
+
+class InstanceExamples(DetectExamples):
+    """Training views with masks.
+
+    Raises:
+        DataError: An instance has no outline.
+    """
+
+    def __init__(
+        self, dataset: Dataset, spec: InputSpec, augment: AugmentSettings, side: int = 0
+    ) -> None:
+        super().__init__(dataset, spec, augment, side)
+        for sample in self._samples:
+            known = sample.annotations
+            if known and (known.shapes is None or None in known.shapes):
+                raise DataError(
+                    f"{sample.path}: expected an outline for every instance, found boxes alone. "
+                    "Train with: semiscope train detect"
+                )
+
+    def example(  # type: ignore[override]
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One view: as ``DetectExamples.example``, and (n, H, W) uint8 masks, 1 inside."""
+        values, annotations = self._view(index, rng)
+        height, width = values.shape[1:]
+        masks = np.zeros((len(annotations), height, width), np.uint8)
+        for mask, shape in zip(masks, annotations.shapes or (), strict=True):
+            assert shape is not None
+            part = rasterise(shape, height, width)
+            rows, columns = part.bits.shape
+            mask[part.y : part.y + rows, part.x : part.x + columns] = part.bits
+        return values, _rows(annotations), torch.from_numpy(masks)
+
+    def collate(  # type: ignore[override]
+        self, views: list[tuple[Tensor, Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, C, H, W) images, (n, 6) rows as in ``DetectExamples``, (n, H, W) masks."""
+        images, rows = super().collate([(v, r) for v, r, _ in views])
+        return images, rows, torch.cat([m for _, _, m in views])
+
+
+def _rows(annotations: Annotations) -> Tensor:
+    """(n, 5) class, x, y, width, height."""
+    xyxy = annotations.xyxy
+    columns = [
+        annotations.class_id[:, None],
+        (xyxy[:, :2] + xyxy[:, 2:]) / 2,
+        xyxy[:, 2:] - xyxy[:, :2],
+    ]
+    return torch.from_numpy(np.concatenate(columns, 1).astype(np.float32))

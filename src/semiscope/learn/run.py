@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from accelerate import PartialState
@@ -11,14 +13,18 @@ from accelerate import PartialState
 from semiscope.config import Settings, read_toml
 from semiscope.errors import SettingsError
 from semiscope.io.files import write_atomic
-from semiscope.learn.loop import LoopSettings, Progress, train
+from semiscope.learn.loop import LoopSettings, Progress, Task, train
+from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings, DetectTask
+from semiscope.learn.tasks.diffuse import DiffuseSettings, DiffuseTask
 
 SETTINGS_FILE = "settings.toml"
 
-TASKS: dict[str, tuple[type[DetectSettings], type[DetectTask]]] = {
+TASKS: dict[str, tuple[type[LearnSettings], Callable[[Any, int], Task]]] = {
     "detect": (DetectSettings, DetectTask),
+    "diffuse": (DiffuseSettings, DiffuseTask),
 }
+"""By name its settings and what makes it from them and a seed."""
 
 
 def read_settings(path: Path) -> tuple[str, Settings, LoopSettings]:
@@ -55,7 +61,7 @@ def start(
             f"{run}: already holds a run. Continue it with --resume {run}, or choose another --out."
         )
     _, kind = TASKS[task]
-    made = kind(learn, loop.seed)  # type: ignore[arg-type]
+    made = kind(learn, loop.seed)
     text = tomli_w.dumps(
         {
             "task": task,
@@ -77,4 +83,4 @@ def resume(run: Path, progress: Progress | None = None) -> dict[str, float]:
     """
     name, learn, loop = read_settings(run / SETTINGS_FILE)
     _, kind = TASKS[name]
-    return train(kind(learn, loop.seed), loop, run, progress)  # type: ignore[arg-type]
+    return train(kind(learn, loop.seed), loop, run, progress)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from semiscope.evaluate.curves import ShapeKind
 from semiscope.evaluate.detection import evaluate_detections, score_for_precision
-from semiscope.infer.decode import decode_yolo, place
+from semiscope.infer.decoders import Decoder
 from semiscope.infer.model import ClassThreshold, InputSpec, Prepared, prepare
+from semiscope.infer.sampling import Dial
 from semiscope.io.image import read_image
-from semiscope.nets.yolov7_tiny import STRIDES
 from semiscope.types import Annotations, Dataset
 
 _EVALUATION_SCORE = 0.001  # COCO's AP needs the whole curve
@@ -21,24 +21,35 @@ _ACCEPT_PRECISION = 0.9
 
 
 class Validation:
-    """The held-out images, prepared once, and what they say of a network."""
+    """The held-out images, prepared once, and what they say of a network.
 
-    def __init__(self, dataset: Dataset, spec: InputSpec, suppression_iou: float) -> None:
+    Attributes:
+        thresholds: By class, from the newest evaluation.
+        class_ap: Likewise.
+    """
+
+    def __init__(self, dataset: Dataset, spec: InputSpec, shape: ShapeKind) -> None:
+        self._classes = dataset.classes
         self._samples = [s for s in dataset if s.annotations is not None]
-        self._spec = spec
-        self._suppression_iou = suppression_iou
+        self._spec, self._shape = spec, shape
         self._prepared: list[tuple[Prepared, tuple[int, int]]] = []
         self.thresholds: dict[str, dict[str, float]] = {}
+        self.class_ap: dict[str, float] = {}
 
-    def evaluate(
-        self, network: nn.Module, anchors: Any, classes: Sequence[str], batch: int = 8
-    ) -> dict[str, float]:
-        """AP, AP50, precision and recall, with the decoding of the shipped file."""
+    def evaluate(self, network: nn.Module, decoder: Decoder, batch: int = 8) -> dict[str, float]:
+        """AP, AP50, precision and recall, with the decoding of the shipped file.
+
+        Args:
+            network: Called with images and the decoder's further inputs.
+            decoder: Turns its output into annotations.
+            batch: Images at once.
+        """
         if not self._prepared:
             for sample in self._samples:
                 pixels = read_image(sample.path).pixels
                 self._prepared.append((prepare(pixels, self._spec), pixels.shape[:2]))
         device = next(network.parameters()).device
+        further = [torch.from_numpy(v).to(device) for v in decoder.inputs(Dial()).values()]
         training = network.training
         network.eval()
         found: list[Annotations] = []
@@ -46,19 +57,19 @@ class Validation:
             part = self._prepared[first : first + batch]
             images = torch.from_numpy(np.stack([p.tensor for p, _ in part])).to(device)
             with torch.no_grad():
-                maps = [m.float().cpu().numpy() for m in network(images)]
-            for i, (image, size) in enumerate(part):
-                boxes = decode_yolo(
-                    [m[i] for m in maps], anchors, STRIDES, _EVALUATION_SCORE, self._suppression_iou
-                )
-                found.append(place(boxes, image.placement, *size))
+                raw = [m.float().cpu().numpy() for m in network(images, *further)]
+            found += [
+                decoder.annotations(raw, i, image.placement, size, _EVALUATION_SCORE)
+                for i, (image, size) in enumerate(part)
+            ]
         network.train(training)
         truth = [s.annotations for s in self._samples if s.annotations is not None]
         sizes = [size for _, size in self._prepared]
-        report = evaluate_detections(truth, found, classes, sizes)
+        report = evaluate_detections(truth, found, self._classes, sizes, shape=self._shape)
+        self.class_ap = {k: r.ap for k, r in report.per_class.items() if r.ap is not None}
         self.thresholds = {
             name: _thresholds(truth, found, i, report.per_class[name].best_f1_score)
-            for i, name in enumerate(classes)
+            for i, name in enumerate(self._classes)
         }
         ap, ap50 = report.map or 0.0, report.map50 or 0.0
         return {

@@ -225,4 +225,4 @@ def test_every_setting_has_a_line_of_help():
 def test_the_spec_rebuilds_the_network(trained):
     folder, _ = trained
     network, state = trained_network(folder / "run")
-    assert isinstance(network, YoloV7Tiny) and state["spec"]["neck"] == "slim"
+    assert isinstance(network, YoloV7Tiny) and state["spec"]["built"]["neck"] == "slim"

