@@ -9,17 +9,19 @@ graph of fixed shapes that exports.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semiscope.nets.backbones import BACKBONES
 from semiscope.nets.fpn import FeaturePyramid
 from semiscope.nets.mask_heads import ConvMaskHead, MaskPrediction
 from semiscope.nets.point_rend import PointRendHead
 from semiscope.nets.roi import roi_align
 from semiscope.nets.rpn import RegionProposals, RpnOutput, clip, decode, has_area, rows, suppress
+from semiscope.nets.stages import Staged
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the second stage's deltas
 _REGION = 7
@@ -117,7 +119,7 @@ class MaskRcnn(nn.Module):
     def __init__(
         self,
         classes: int,
-        backbone: nn.Module,
+        backbone: Staged,
         width: int = 256,
         box_hidden: int = 1024,
         mask: Literal["conv", "point"] = "conv",
@@ -129,7 +131,7 @@ class MaskRcnn(nn.Module):
         super().__init__()
         self.classes, self.proposals, self.detections = classes, proposals, detections
         self.backbone = backbone
-        self.pyramid = FeaturePyramid(backbone.channels, width)  # type: ignore[arg-type]
+        self.pyramid = FeaturePyramid(backbone.channels, width)
         self.rpn = RegionProposals(width, sizes)
         self.box = BoxHead(classes, width, box_hidden)
         self.mask: ConvMaskHead | PointRendHead = (
@@ -177,3 +179,14 @@ class MaskRcnn(nn.Module):
         kept = torch.where(alive, best.values, 0.0).topk(min(self.detections, alive.shape[1]), 1)
         boxes, kind = rows(boxes, kept.indices), kind.gather(1, kept.indices)
         return Detections(boxes, kept.values, kind, self.mask.masks(levels, boxes, kind))
+
+
+def with_backbone(backbone: str, channels: int, **options: Any) -> MaskRcnn:
+    """A network from plain values, as they stand in a run's spec.
+
+    Args:
+        backbone: Name in ``BACKBONES``.
+        channels: Of the image, 1 or 3.
+        options: Of ``MaskRcnn``.
+    """
+    return MaskRcnn(backbone=BACKBONES[backbone](channels), **options)

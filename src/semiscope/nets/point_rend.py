@@ -161,7 +161,7 @@ class PointRendHead(nn.Module):
         """(B * N, K, 7, 7) logits."""
         grid = cells(2 * _COARSE, p2.device).expand(*boxes.shape[:2], -1, -1)
         seen = _features(p2, boxes, grid.flatten(0, 1))
-        maps = seen.transpose(1, 2).reshape(len(seen), -1, 2 * _COARSE, 2 * _COARSE)
+        maps = seen.transpose(1, 2).reshape(seen.shape[0], -1, 2 * _COARSE, 2 * _COARSE)
         return self.coarse(maps)  # type: ignore[no-any-return]
 
     def _decide(

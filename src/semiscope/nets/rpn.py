@@ -125,7 +125,7 @@ def suppress(boxes: Tensor, valid: Tensor, threshold: float, group: Tensor | Non
     start = valid.float().unsqueeze(1)
     alive = start
     for _ in range(_ROUNDS):
-        alive = torch.where(alive @ falls > 0, 0.0, start)
+        alive = F.relu(start - alive @ falls)
     return alive.squeeze(1) > 0
 
 
