@@ -34,6 +34,7 @@ _VERBS = (
     (simulate, "sem-lines", "labelled:simulate_sem_lines", "Line-space SEM scenes with defects."),
     (train, "detect", "learning:train_detect", "Learn to find defects as boxes."),
     (train, "diffuse", "learning:train_diffuse", "Learn to find and outline defects by diffusion."),
+    (train, "instances", "learning:train_instances", "Learn to outline defects: Mask R-CNN."),
     (app, "export", "learning:export", "Write a run's best weights as one model file."),
     (app, "info", "inspecting:info", "Tell what a model file or a network is."),
 )

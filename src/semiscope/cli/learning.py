@@ -16,6 +16,7 @@ from semiscope.learn.loop import LoopSettings
 from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseSettings
+from semiscope.learn.tasks.instances import InstancesSettings
 
 SettingsFile = Annotated[
     Path | None, Parameter(help="TOML file with task, [learn] and [loop]; options override it.")
@@ -49,6 +50,19 @@ def train_diffuse(
 ) -> None:
     """Train DiffusionInst: instances with masks from random boxes."""
     _train("diffuse", learn, loop, out, resume, as_json)
+
+
+def train_instances(
+    *,
+    learn: Annotated[InstancesSettings, Parameter(name="*")],
+    loop: Loop = LoopSettings(),  # noqa: B008
+    out: Out = Path("runs/instances"),
+    settings: SettingsFile = None,
+    resume: Resume = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train Mask R-CNN or PointRend: instances with masks from region proposals."""
+    _train("instances", learn, loop, out, resume, as_json)
 
 
 def _train(

@@ -27,14 +27,20 @@ from semiscope.infer.sampling import Dial
 from semiscope.io.files import write_atomic
 from semiscope.learn import checkpoint
 from semiscope.nets.diffusion_inst import Denoiser, DiffusionInst
+from semiscope.nets.mask_rcnn import Detections, with_backbone
 from semiscope.nets.yolov7_tiny import STRIDES, YoloV7Tiny
 
 _PARITY = 1e-3  # of raw logits; scores then agree within a quarter of it
+_DRAWS = 3
 
 
 def _yolo_graph(network: nn.Module, images: Tensor) -> onnx.ModelProto:
     names = [f"p{i + 3}" for i in range(len(STRIDES))]
     return to_onnx(network, {"images": images}, names, {"images": {0: "batch"}})
+
+
+def _instance_graph(network: nn.Module, images: Tensor) -> onnx.ModelProto:
+    return to_onnx(network, {"images": images}, Detections._fields, {"images": {0: "batch"}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +51,22 @@ class Deployment:
         build: The bare network from the plain values in a run's spec.
         inference: That network as it infers; its ``forward`` takes images and the decoder's inputs.
         graph: The inferring network, and images of any values, as ONNX.
+        selects: Whether it selects the best of many inside. Among equals two engines may select
+            otherwise; then one of a few draws must agree.
     """
 
     build: Callable[..., nn.Module]
     inference: Callable[[Any], nn.Module]
     graph: Callable[[Any, Tensor], onnx.ModelProto]
+    selects: bool = False
 
 
+_INSTANCES = Deployment(with_backbone, lambda network: network, _instance_graph, selects=True)
 DEPLOYMENTS = {
     "yolov7-tiny": Deployment(YoloV7Tiny, lambda network: network, _yolo_graph),
     "diffusion-inst": Deployment(DiffusionInst, Denoiser, diffusion_graph),
+    "mask-rcnn": _INSTANCES,
+    "pointrend": _INSTANCES,
 }
 
 
@@ -137,7 +149,8 @@ def export(
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, meta.model_dump_json()
     content = model.SerializeToString()
-    _check_parity(deployed, content, images, further, out)
+    draws = _DRAWS if DEPLOYMENTS[spec["net"]].selects else 1
+    _check_parity(deployed, content, images, further, out, draws)
     write_atomic(out, content)
     return meta
 
@@ -148,20 +161,33 @@ def _check_parity(
     images: NDArray[np.float32],
     further: dict[str, NDArray[np.float32]],
     out: Path,
+    draws: int,
 ) -> None:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
     for batch in (1, 3):
-        some = generator.standard_normal((batch, *images.shape[1:]), dtype=np.float32)
-        inputs = {"images": some, **further}
-        with torch.no_grad():
-            expected = [m.numpy() for m in network(*map(torch.from_numpy, inputs.values()))]
-        for ours, theirs in zip(session.run(None, inputs), expected, strict=True):
-            scale = max(1.0, float(np.abs(theirs).max()) / 10)
-            difference = float(np.abs(ours - theirs).max()) if ours.size else 0.0
-            if ours.shape != theirs.shape or not difference < _PARITY * scale:
+        for draw in range(draws):
+            some = generator.standard_normal((batch, *images.shape[1:]), dtype=np.float32)
+            inputs = {"images": some, **further}
+            with torch.no_grad():
+                expected = [m.numpy() for m in network(*map(torch.from_numpy, inputs.values()))]
+            difference = _difference(session.run(None, inputs), expected)
+            if difference < _PARITY:
+                break
+            if draw + 1 == draws:
                 raise ModelError(
-                    f"{out}: expected ONNX Runtime to agree with torch within "
-                    f"{_PARITY * scale:.2g}, found a difference of {difference:.2g} at batch "
-                    f"{batch}. Nothing was written."
+                    f"{out}: expected ONNX Runtime to agree with torch within {_PARITY:.2g}, found "
+                    f"a difference of {difference:.2g} at batch {batch}. Nothing was written."
                 )
+
+
+def _difference(ours: list[NDArray[np.float32]], theirs: list[NDArray[np.float32]]) -> float:
+    """The largest, as a share of a tenth of an output's largest value where that is above 1."""
+    largest = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.size:
+            scale = max(1.0, float(np.abs(b).max()) / 10)
+            largest = max(largest, float(np.nan_to_num(np.abs(a - b).max(), nan=np.inf)) / scale)
+    return largest

@@ -32,17 +32,20 @@ def profile(network: nn.Module, inputs: Sequence[Tensor]) -> Profile:
     """Measures a network on the inputs of its ``forward`` for one image."""
     macs = 0
 
-    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal macs
+        # a head may see the regions of the one image as a batch of their own
         if isinstance(module, nn.Conv2d):
-            macs += module.weight.numel() * output.shape[2] * output.shape[3]
+            macs += module.weight.numel() * output.numel() // output.shape[1]
+        elif isinstance(module, nn.ConvTranspose2d):
+            macs += module.weight.numel() * given[0].numel() // given[0].shape[1]
         elif isinstance(module, nn.Linear):
-            macs += module.weight.numel() * output.numel() // (output.shape[0] * output.shape[-1])
+            macs += module.weight.numel() * output.numel() // output.shape[-1]
 
     handles = [
         m.register_forward_hook(count)
         for m in network.modules()
-        if isinstance(m, nn.Conv2d | nn.Linear)
+        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
     ]
     training = network.training
     try:

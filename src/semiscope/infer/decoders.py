@@ -17,6 +17,7 @@ from semiscope.config import Settings
 from semiscope.errors import SettingsError
 from semiscope.infer.decode import Placement, decode_yolo, place
 from semiscope.infer.decode_masks import decode_dynamic
+from semiscope.infer.paste import decode_instances
 from semiscope.infer.sampling import Dial, Sampling, noise, schedule
 from semiscope.types import Annotations
 
@@ -108,4 +109,27 @@ class DiffusionDecoder(Settings):
         )
 
 
-Decoder = Annotated[YoloDecoder | DiffusionDecoder, Field(discriminator="kind")]
+class InstanceDecoder(Settings):
+    """Detections of ``MaskRcnn``, suppressed by the network itself (see ``decode_instances``)."""
+
+    kind: Literal["instances"] = "instances"
+
+    def inputs(self, dial: Dial) -> dict[str, NDArray[np.float32]]:
+        """As ``YoloDecoder.inputs``."""
+        refuse_dial(dial)
+        return {}
+
+    def annotations(
+        self,
+        raw: Sequence[NDArray[np.float32]],
+        index: int,
+        placement: Placement,
+        size: tuple[int, int],
+        min_score: float,
+    ) -> Annotations:
+        """As ``YoloDecoder.annotations``, with masks."""
+        boxes, scores, classes, masks = (r[index] for r in raw)
+        return decode_instances(boxes, scores, classes, masks, placement, size, min_score)
+
+
+Decoder = Annotated[YoloDecoder | DiffusionDecoder | InstanceDecoder, Field(discriminator="kind")]

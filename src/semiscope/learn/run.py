@@ -17,12 +17,14 @@ from semiscope.learn.loop import LoopSettings, Progress, Task, train
 from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings, DetectTask
 from semiscope.learn.tasks.diffuse import DiffuseSettings, DiffuseTask
+from semiscope.learn.tasks.instances import InstancesSettings, InstancesTask
 
 SETTINGS_FILE = "settings.toml"
 
 TASKS: dict[str, tuple[type[LearnSettings], Callable[[Any, int], Task]]] = {
     "detect": (DetectSettings, DetectTask),
     "diffuse": (DiffuseSettings, DiffuseTask),
+    "instances": (InstancesSettings, InstancesTask),
 }
 """By name its settings and what makes it from them and a seed."""
 

@@ -175,3 +175,15 @@ def test_one_pixel_instances_and_more_than_are_drawn():
     loss, _ = mask_rcnn_loss(network(), images, targets, masks, MaskRcnnLossSettings())
     loss.backward()
     assert torch.isfinite(loss)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mask", ["conv", "point"])
+def test_mixed_precision(mask):
+    net = network(mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = mask_rcnn_loss(net, *scene(), MaskRcnnLossSettings())
+        found = net.eval()(scene()[0])
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+    assert found.boxes.dtype == found.scores.dtype == torch.float32

@@ -1,0 +1,142 @@
+"""Learning to outline instances by region proposals: Mask R-CNN and SEMI-PointRend.
+
+The baselines of SEMI-DiffusionInst (Gu et al. 2024, section 4). Their recipe is detectron2's: SGD
+at 0.02 for a batch of 16.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from semiscope.data.augment import AugmentSettings
+from semiscope.errors import SettingsError
+from semiscope.infer.decoders import InstanceDecoder
+from semiscope.learn.examples import InstanceExamples
+from semiscope.learn.losses.mask_rcnn import MaskRcnnLossSettings, mask_rcnn_loss
+from semiscope.learn.pretrained import read_weights
+from semiscope.learn.tasks.common import LearnSettings, input_spec, open_splits, parameter_groups
+from semiscope.learn.validation import Validation
+from semiscope.nets.backbones import load_backbone
+from semiscope.nets.mask_rcnn import with_backbone
+
+
+class InstancesSettings(LearnSettings):
+    """What is learned and from what."""
+
+    net: Literal["mask-rcnn", "pointrend"] = Field(
+        "mask-rcnn", description="Network; they differ in the mask head"
+    )
+    backbone: Literal["resnet18", "resnet50", "resnet101", "swin-b", "efficientnet-lite0"] = Field(
+        "resnet50", description="What extracts features"
+    )
+    features: int = Field(256, ge=16, description="Channels of the pyramid and the mask head")
+    hidden: int = Field(1024, ge=16, description="Width of the fully connected layers")
+    anchor: float = Field(
+        32.0, gt=0, description="Side of the smallest anchor, px; each level doubles it"
+    )
+    proposals: int = Field(300, ge=1, description="Regions an image that are looked at closely")
+    detections: int = Field(100, ge=1, description="Most instances found in an image")
+    subdivisions: int = Field(
+        5, ge=1, le=6, description="Doublings of pointrend's mask: 5 give 224 x 224"
+    )
+    height: int = Field(480, ge=32, multiple_of=32, description="Rows of the network's input")
+    width: int = Field(480, ge=32, multiple_of=32, description="Columns of the network's input")
+    optimiser: Literal["sgd", "adamw"] = Field("sgd", description="How weights are updated")
+    learning_rate: float = Field(0.02, gt=0, description="At its peak")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD; the first beta of AdamW")
+    weight_decay: float = Field(1e-4, ge=0, description="On weights, not on biases and norms")
+    loss: MaskRcnnLossSettings = MaskRcnnLossSettings()
+    augment: AugmentSettings = AugmentSettings(scale=0.0, translate=0.0, paste=0.0)
+
+
+class InstancesTask:
+    """Trains a ``MaskRcnn`` (see ``learn.loop.Task``)."""
+
+    def __init__(self, settings: InstancesSettings, seed: int) -> None:
+        """Opens the data.
+
+        Raises:
+            DataError: No training image with an instance, none to validate on, or one without
+                outline.
+        """
+        self.settings = settings
+        train, validation = open_splits(settings, seed)
+        self.classes = train.classes
+        self.spec_in = input_spec(settings)
+        self._train = InstanceExamples(train, self.spec_in, settings.augment, settings.view)
+        self._validation = Validation(validation, self.spec_in, "mask")
+        self._built = {
+            "backbone": settings.backbone,
+            "channels": settings.channels,
+            "classes": len(self.classes),
+            "width": settings.features,
+            "box_hidden": settings.hidden,
+            "mask": "conv" if settings.net == "mask-rcnn" else "point",
+            "sizes": [settings.anchor * 2**i for i in range(5)],
+            "proposals": settings.proposals,
+            "detections": settings.detections,
+            "subdivisions": settings.subdivisions,
+        }
+        self._data = f"{settings.data.name}: {len(train)} images, {len(validation)} held out"
+
+    def network(self) -> nn.Module:
+        """A fresh network, its backbone loaded and frozen as the settings say."""
+        settings = self.settings
+        network = with_backbone(**self._built)  # type: ignore[arg-type]
+        backbone = network.backbone
+        if settings.pretrained:
+            try:
+                load_backbone(backbone, read_weights(settings.pretrained, settings.backbone))
+            except ValueError as error:
+                raise SettingsError(
+                    f"{settings.pretrained}: expected {settings.backbone} weights, found {error}"
+                ) from None
+        backbone.freeze(settings.frozen_stages)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
+    def spec(self) -> dict[str, Any]:
+        """What ``compress.export`` needs to rebuild the network and to write the model file."""
+        settings = self.settings
+        return {
+            "task": "segment",
+            "net": settings.net,
+            "built": self._built,
+            "network": f"{settings.net}, backbone {settings.backbone}, width {settings.features}",
+            "classes": list(self.classes),
+            "input": self.spec_in.model_dump(mode="json"),
+            "decoder": InstanceDecoder().model_dump(mode="json"),
+            "field": list(self._train.field()),
+            "thresholds": self._validation.thresholds,
+            "class_ap": self._validation.class_ap,
+            "data": self._data,
+        }
+
+    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        """SGD or AdamW, with decay on weights alone."""
+        settings = self.settings
+        rows = parameter_groups(network, settings)
+        if settings.optimiser == "sgd":
+            return torch.optim.SGD(rows, momentum=settings.momentum)
+        return torch.optim.AdamW(rows, betas=(settings.momentum, 0.999))
+
+    def examples(self) -> InstanceExamples:
+        """The training views."""
+        return self._train
+
+    def loss(
+        self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of both stages on one batch."""
+        device = next(network.parameters()).device
+        images, rows, masks = (part.to(device, non_blocking=True) for part in batch)
+        images = images.to(memory_format=torch.channels_last)
+        return mask_rcnn_loss(network, images, rows, masks, self.settings.loss)
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Mask AP on the held-out images; fitness is 0.1 AP50 + 0.9 AP."""
+        return self._validation.evaluate(network, InstanceDecoder())
