@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from semiscope.compress.export import export, trained_network
+from semiscope.compress.fuse import fuse
 from semiscope.compress.graph import round_to_half
 from semiscope.data.augment import AugmentSettings
 from semiscope.errors import DataError, SettingsError
@@ -140,7 +141,7 @@ def test_the_run_is_a_segmenter_that_says_its_figures(trained, exported):
 @pytest.mark.parametrize(("boxes", "steps"), [(12, 1), (5, 3), (40, 2), (1, 1)])
 def test_the_file_answers_as_torch_with_any_boxes_and_steps(trained, exported, boxes, steps):
     folder, _, model = exported
-    network, _ = trained_network(folder / "run")
+    network = fuse(trained_network(folder / "run")[0], implicit=True)
     round_to_half(network)
     images = images_of(folder)
     prepared = [model.prepare(i) for i in images]
