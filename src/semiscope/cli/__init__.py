@@ -36,6 +36,7 @@ _VERBS = (
     (train, "diffuse", "learning:train_diffuse", "Learn to find and outline defects by diffusion."),
     (train, "instances", "learning:train_instances", "Learn to outline defects: Mask R-CNN."),
     (app, "export", "learning:export", "Write a run's best weights as one model file."),
+    (app, "dial", "learning:dial", "Choose a diffusion model's random boxes: accuracy and time."),
     (app, "info", "inspecting:info", "Tell what a model file or a network is."),
 )
 _TRAINING = ("torch", "accelerate", "safetensors", "onnx")

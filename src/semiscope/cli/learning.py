@@ -1,4 +1,4 @@
-"""Verbs that need torch: train, export."""
+"""Verbs that need the training extra: train, export, dial."""
 
 from __future__ import annotations
 
@@ -7,10 +7,24 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.config import Dict
+from rich.table import Table
 
-from semiscope.cli.show import AsJson, print_figures, print_json, stdout, training_bar
+from semiscope.cli.show import (
+    AsJson,
+    figure,
+    image_bar,
+    print_failed,
+    print_figures,
+    print_json,
+    stdout,
+    training_bar,
+)
 from semiscope.compress import export as exporting
+from semiscope.compress.metadata import rewrite_meta
 from semiscope.errors import SettingsError
+from semiscope.evaluate.plots import plot_dial
+from semiscope.infer.model import ZOO, Model
+from semiscope.inspection.dial import DialSettings, measure_dial
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.tasks.common import LearnSettings
@@ -98,6 +112,45 @@ def export(
     meta = exporting.export(run, out, half=half, licence=licence, limits=limits)
     size = out.stat().st_size / 1e6
     stdout.print(f"written: {out} ({size:.1f} MB, {meta.gflops:.2f} GFLOPs)", markup=False)
+
+
+def dial(
+    *,
+    settings: Annotated[DialSettings, Parameter(name="*")],
+    plot: Annotated[Path, Parameter(help="Draw AP over time into this PNG file.")] = Path(
+        "runs/dial.png"
+    ),
+    as_json: AsJson = False,
+) -> int:
+    """Measure accuracy and time over boxes and steps; write the knee into the model file."""
+    with image_bar("measuring") as progress:
+        points, knee, failed = measure_dial(settings, progress)
+    print_failed(failed)
+    plot_dial(points, knee, plot)
+    model = Model.load(settings.model)
+    # a shipped model belongs to the installation, not to this data set
+    kept = model.path.parent != ZOO
+    if kept:
+        decoder = model.meta.decoder.at(boxes=knee.boxes, steps=knee.steps)  # type: ignore[union-attr]
+        rewrite_meta(model.path, model.meta.model_copy(update={"decoder": decoder, "dial": points}))
+    if as_json:
+        print_json(
+            {
+                "points": [p.model_dump() for p in points],
+                "knee": knee.model_dump(),
+                "written": kept,
+                "failed": [{"file": file, "reason": reason} for file, reason in failed],
+            }
+        )
+        return 2 if failed else 0
+    table = Table("boxes", "steps", "AP", "ms an image")
+    for p in points:
+        mark = "  knee" if p == knee else ""
+        table.add_row(str(p.boxes), str(p.steps), figure(p.map), f"{p.seconds * 1e3:.1f}{mark}")
+    stdout.print(table)
+    where = f"written into {model.path}" if kept else f"not written: {settings.model} is shipped"
+    stdout.print(f"{where}; plot: {plot}", markup=False)
+    return 2 if failed else 0
 
 
 def settings_file(arguments: list[str]) -> Dict | None:

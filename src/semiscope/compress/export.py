@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from semiscope.compress.diffusion_graph import diffusion_graph
 from semiscope.compress.fuse import fuse
 from semiscope.compress.graph import round_to_half, store_half, to_onnx
+from semiscope.compress.metadata import put_meta
 from semiscope.compress.profile import profile
 from semiscope.config import read_toml
 from semiscope.errors import ModelError, SettingsError
 from semiscope.infer.decoders import Decoder
-from semiscope.infer.model import METADATA_KEY, ClassThreshold, InputSpec, ModelMeta
+from semiscope.infer.model import ClassThreshold, InputSpec, ModelMeta
 from semiscope.infer.sampling import Dial
 from semiscope.io.files import write_atomic
 from semiscope.learn import checkpoint
@@ -146,8 +147,7 @@ def export(
     model = DEPLOYMENTS[spec["net"]].graph(deployed, torch.from_numpy(images))
     if half:
         store_half(model)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, meta.model_dump_json()
+    put_meta(model, meta)
     content = model.SerializeToString()
     draws = _DRAWS if DEPLOYMENTS[spec["net"]].selects else 1
     _check_parity(deployed, content, images, further, out, draws)

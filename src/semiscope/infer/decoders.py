@@ -82,6 +82,11 @@ class DiffusionDecoder(Settings):
     sampling: Sampling = Sampling()
     iou_threshold: float = Field(gt=0, le=1, description="Overlap that suppresses")
 
+    def at(self, boxes: int, steps: int) -> DiffusionDecoder:
+        """The same with another choice of boxes and steps."""
+        sampling = self.sampling.model_copy(update={"boxes": boxes, "steps": steps})
+        return self.model_copy(update={"sampling": sampling})
+
     def inputs(self, dial: Dial) -> dict[str, NDArray[np.float32]]:
         """What the engine is given beside the images: random numbers and the steps."""
         sampling = self.sampling.model_copy(update=dial.chosen())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from semiscope.data.dataset import open_dataset
 from semiscope.errors import DataError, ImageError, ModelError
 from semiscope.evaluate.curves import ShapeKind
 from semiscope.evaluate.detection import DetectionReport, evaluate_detections
-from semiscope.infer.model import Model
+from semiscope.infer.model import Model, ModelMeta
 from semiscope.infer.sampling import Dial
 from semiscope.inspection.pipeline import detect
 from semiscope.io.image import read_image
-from semiscope.types import Annotations
+from semiscope.types import Annotations, Sample
 
-_WHOLE_CURVE = 0.001
+WHOLE_CURVE = 0.001
 
 
 class ScoreSettings(Dial):
@@ -31,7 +31,7 @@ class ScoreSettings(Dial):
         "", description="Which part: train, val or test; by default test, else val, else all"
     )
     min_score: float = Field(
-        _WHOLE_CURVE, ge=0, le=1, description="Detections below do not count; COCO's AP needs all"
+        WHOLE_CURVE, ge=0, le=1, description="Detections below do not count; COCO's AP needs all"
     )
     shape: ShapeKind | None = Field(
         None, description="What is compared; masks when model and truth have them, else boxes"
@@ -56,28 +56,11 @@ def score(
         ModelError: The model cannot be used, or does not know a class of the data set.
     """
     model = Model.load(settings.model, settings.threads).dialled(settings)
-    dataset = open_dataset(settings.data)
-    splits = {s.split for s in dataset}
-    wanted = settings.split or next((s for s in ("test", "val") if s in splits), None)
-    if wanted is not None:
-        dataset = dataset.split(wanted)
-    unknown = [c for c in dataset.classes if c not in model.meta.classes]
-    if unknown:
-        raise ModelError(
-            f"{settings.model}: expected a model that knows the classes of {settings.data}, found "
-            f"none for {', '.join(unknown)}. The model knows {', '.join(model.meta.classes)}."
-        )
-    index = [model.meta.classes.index(c) for c in dataset.classes]
+    samples = labelled(model.meta, settings.data, settings.split or ("test", "val"))
     truth: list[Annotations] = []
     found: list[Annotations] = []
     sizes: list[tuple[int, int]] = []
     failed: list[tuple[str, str]] = []
-    samples = [s for s in dataset if s.annotations is not None]
-    if not samples:
-        raise DataError(
-            f"{settings.data}: expected images with boxes{f' in {wanted}' if wanted else ''}, "
-            "found none"
-        )
     for done, sample in enumerate(samples, 1):
         assert sample.annotations is not None
         try:
@@ -85,20 +68,59 @@ def score(
         except ImageError as error:
             failed.append((str(sample.path), error.problem))
             continue
-        known = sample.annotations
-        class_id = np.array([index[c] for c in known.class_id], np.int64)
-        truth.append(replace(known, class_id=class_id))
+        truth.append(sample.annotations)
         sizes.append((image.height, image.width))
         found.append(detect(model, image.specimen, settings.min_score))
         if progress is not None:
             progress(done, len(samples))
-    outlined = model.meta.task == "segment" and any(t.shapes is not None for t in truth)
     report = evaluate_detections(
         truth,
         found,
         model.meta.classes,
         sizes,
-        shape=settings.shape or ("mask" if outlined else "box"),
+        shape=settings.shape or compared(model.meta, truth),
         min_score=settings.min_score,
     )
     return report, tuple(failed)
+
+
+def labelled(meta: ModelMeta, data: Path, split: str | Sequence[str]) -> list[Sample]:
+    """The images with instance labels in a data set, their classes numbered as the model does.
+
+    Args:
+        meta: Of the model.
+        data: The data set.
+        split: A split, or several of which the first that exists is taken, else all.
+
+    Raises:
+        DataError: There is none.
+        ModelError: The model does not know a class of the data set.
+    """
+    dataset = open_dataset(data)
+    splits = {s.split for s in dataset}
+    wanted = split if isinstance(split, str) else next((s for s in split if s in splits), None)
+    if wanted is not None:
+        dataset = dataset.split(wanted)
+    unknown = [c for c in dataset.classes if c not in meta.classes]
+    if unknown:
+        raise ModelError(
+            f"{meta.name}: expected a model that knows the classes of {data}, found none for "
+            f"{', '.join(unknown)}. The model knows {', '.join(meta.classes)}."
+        )
+    index = np.array([meta.classes.index(c) for c in dataset.classes], np.int64)
+    samples = [
+        replace(s, annotations=replace(s.annotations, class_id=index[s.annotations.class_id]))
+        for s in dataset
+        if s.annotations is not None
+    ]
+    if not samples:
+        raise DataError(
+            f"{data}: expected images with boxes{f' in {wanted}' if wanted else ''}, found none"
+        )
+    return samples
+
+
+def compared(meta: ModelMeta, truth: Sequence[Annotations]) -> ShapeKind:
+    """Masks when the model and the truth have them, else boxes."""
+    outlined = meta.task == "segment" and any(t.shapes is not None for t in truth)
+    return "mask" if outlined else "box"

@@ -1,0 +1,118 @@
+"""The speed dial of a diffusion model: accuracy and time by number of boxes and of steps.
+
+One training serves them all (SEMI-DiffusionInst 2023, table VI): the fewest boxes that still find
+everything are chosen afterwards, on the data at hand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from itertools import product
+from pathlib import Path
+from statistics import median
+
+from pydantic import Field
+
+from semiscope.config import Settings
+from semiscope.errors import ImageError
+from semiscope.evaluate.detection import evaluate_detections
+from semiscope.infer.model import DialPoint, Model
+from semiscope.infer.sampling import Dial
+from semiscope.inspection.pipeline import OVERLAP, infer, prepare_inputs
+from semiscope.inspection.score import WHOLE_CURVE, compared, labelled
+from semiscope.io.image import read_image
+from semiscope.types import Annotations
+
+
+class DialSettings(Settings):
+    """Which choices are measured on what."""
+
+    model: str = Field(description="A diffusion model's .onnx file, or its name in the zoo")
+    data: Path = Field(description="Data set with boxes or outlines; not the one for final figures")
+    split: str = Field(
+        "", description="Which part: train, val or test; by default val, else test, else all"
+    )
+    boxes: tuple[int, ...] = Field(
+        (500, 300, 200, 100, 50, 25), min_length=1, description="Numbers of random boxes"
+    )
+    steps: tuple[int, ...] = Field((1, 2, 4), min_length=1, description="Numbers of steps")
+    seed: int = Field(0, ge=0, description="Of the random boxes")
+    loss: float = Field(
+        0.01, ge=0, le=1, description="AP that the knee may lose against the best choice"
+    )
+    threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
+
+
+def measure_dial(
+    settings: DialSettings, progress: Callable[[int, int], None] | None = None
+) -> tuple[tuple[DialPoint, ...], DialPoint, tuple[tuple[str, str], ...]]:
+    """Accuracy and time of every choice of boxes and steps.
+
+    The choices take turns on each image, each time another first, so that what else the machine
+    does falls on all of them alike.
+
+    Args:
+        settings: Which choices on what.
+        progress: Called after each image with how many are done and how many there are.
+
+    Returns:
+        The points; the knee, which is the fastest that loses no more AP than the settings allow;
+        and file and reason of the images that could not be read.
+
+    Raises:
+        DataError: No image with boxes.
+        ModelError: The model cannot be used.
+        SettingsError: It is no diffusion model, or a choice is out of range.
+    """
+    model = Model.load(settings.model, settings.threads)
+    choices = [
+        Dial.from_dict({"boxes": b, "steps": s, "seed": settings.seed}, "dial")
+        for b, s in product(settings.boxes, settings.steps)
+    ]
+    dialled = [model.dialled(choice) for choice in choices]
+    samples = labelled(model.meta, settings.data, settings.split or ("val", "test"))
+    truth: list[Annotations] = []
+    sizes: list[tuple[int, int]] = []
+    failed: list[tuple[str, str]] = []
+    found: list[list[Annotations]] = [[] for _ in choices]
+    seconds: list[list[float]] = [[] for _ in choices]
+    for done, sample in enumerate(samples, 1):
+        assert sample.annotations is not None
+        try:
+            pixels = read_image(sample.path).specimen
+        except ImageError as error:
+            failed.append((str(sample.path), error.problem))
+            continue
+        inputs = prepare_inputs(model, pixels, OVERLAP)
+        if not truth:
+            for each in dialled:
+                each.run(inputs.prepared[0].tensor[None])
+        truth.append(sample.annotations)
+        sizes.append(pixels.shape[:2])
+        for place in range(len(choices)):
+            k = (place + done) % len(choices)
+            started = time.perf_counter()
+            parts = infer(dialled[k], inputs.prepared, inputs.sizes, 1, WHOLE_CURVE, nullcontext())
+            found[k].append(inputs.joined(parts, *pixels.shape[:2]))
+            seconds[k].append(time.perf_counter() - started)
+        if progress is not None:
+            progress(done, len(samples))
+    shape = compared(model.meta, truth)
+    points = tuple(
+        DialPoint(
+            boxes=choice.boxes or 0,
+            steps=choice.steps or 0,
+            map=evaluate_detections(truth, f, model.meta.classes, sizes, shape=shape).map or 0.0,
+            seconds=median(t),
+        )
+        for choice, f, t in zip(choices, found, seconds, strict=True)
+    )
+    return points, knee(points, settings.loss), tuple(failed)
+
+
+def knee(points: Sequence[DialPoint], loss: float) -> DialPoint:
+    """The fastest point whose AP is at most ``loss`` below the best."""
+    least = max(p.map for p in points) - loss
+    return min((p for p in points if p.map >= least), key=lambda p: p.seconds)
