@@ -10,12 +10,12 @@ import torch
 from semiscope.compress.export import export, trained_network
 from semiscope.compress.fuse import fuse
 from semiscope.compress.graph import round_to_half
-from semiscope.data.augment import AugmentSettings
 from semiscope.errors import DataError, SettingsError
 from semiscope.infer.model import Model
 from semiscope.infer.sampling import Dial, alpha_bar
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
+from semiscope.learn.tasks.common import StillSettings
 from semiscope.learn.tasks.diffuse import DiffuseSettings, DiffuseTask, noisy_boxes
 
 SMALL = {
@@ -36,7 +36,7 @@ LOOP = LoopSettings(epochs=1, batch=4, warmup_epochs=0, workers=0, ema_decay=0.5
 
 
 def settings_for(data, **changes) -> DiffuseSettings:
-    augment = AugmentSettings(scale=0, translate=0, paste=0)
+    augment = StillSettings()
     return DiffuseSettings(data=data, augment=augment, **{**SMALL, **changes})
 
 

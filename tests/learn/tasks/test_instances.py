@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from semiscope.compress.export import export, trained_network
-from semiscope.data.augment import AugmentSettings
 from semiscope.errors import DataError, SettingsError
 from semiscope.geometry import mask_iou
 from semiscope.infer.decoders import InstanceDecoder
@@ -16,37 +15,15 @@ from semiscope.infer.model import Model
 from semiscope.infer.sampling import Dial
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
+from semiscope.learn.tasks.common import StillSettings
 from semiscope.learn.tasks.instances import InstancesSettings, InstancesTask
-
-SQUARE = np.array([[-10, -10], [10, -10], [10, 10], [-10, 10]])
-TRIANGLE = np.array([[0, -12], [12, 10], [-12, 10]])
-
-
-def outlined(root: Path, count: int = 12) -> Path:
-    """Images with a bright square or triangle each, every third with none; YOLO polygons."""
-    rng = np.random.default_rng(0)
-    for split, n in (("train", count), ("val", 4)):
-        (root / split / "images").mkdir(parents=True)
-        (root / split / "labels").mkdir()
-        for i in range(n):
-            image = rng.integers(20, 60, (70, 90), dtype=np.uint8)
-            line = ""
-            if i % 3 < 2:
-                ring = (SQUARE, TRIANGLE)[i % 3] + (rng.integers(20, 70), rng.integers(20, 50))
-                cv2.fillPoly(image, [ring.astype(np.int32)], 230)
-                numbers = " ".join(str(v) for v in ((ring + 0.5) / (90, 70)).flatten())
-                line = f"{i % 3} {numbers}\n"
-            cv2.imwrite(str(root / split / "images" / f"{i}.png"), image)
-            (root / split / "labels" / f"{i}.txt").write_text(line)
-    (root / "classes.txt").write_text("square\ntriangle\n")
-    return root
 
 
 def settings_for(data: Path, **changes) -> InstancesSettings:
     small = {"features": 16, "hidden": 32, "proposals": 40, "detections": 10, "anchor": 8}
     given = {"height": 64, "width": 96, "channels": 1, "backbone": "resnet18"}
     rates = {"optimiser": "adamw", "learning_rate": 0.002}
-    augment = AugmentSettings(scale=0, translate=0, paste=0)
+    augment = StillSettings()
     return InstancesSettings(data=data, augment=augment, **{**small, **given, **rates, **changes})
 
 
@@ -54,7 +31,7 @@ LOOP = LoopSettings(epochs=1, batch=4, warmup_epochs=0, workers=0, ema_decay=0.5
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, outlined):
     folder = tmp_path_factory.mktemp("instances")
     learn = settings_for(outlined(folder / "data"), net="pointrend", subdivisions=3)
     figures = runs.start("instances", learn, LOOP, folder / "run")
@@ -100,7 +77,7 @@ def test_a_dial_is_refused():
         InstanceDecoder().inputs(Dial(steps=4))
 
 
-def test_both_networks_train_on_one_batch(tmp_path):
+def test_both_networks_train_on_one_batch(tmp_path, outlined):
     data = outlined(tmp_path, 4)
     for net in ("mask-rcnn", "pointrend"):
         task = InstancesTask(settings_for(data, net=net), 0)
@@ -113,7 +90,7 @@ def test_both_networks_train_on_one_batch(tmp_path):
         assert torch.isfinite(loss) and ("points" in parts) == (net == "pointrend")
 
 
-def test_boxes_alone_are_refused(tmp_path):
+def test_boxes_alone_are_refused(tmp_path, outlined):
     data = outlined(tmp_path)
     for label in data.glob("*/labels/*.txt"):
         if label.read_text():
@@ -122,7 +99,7 @@ def test_boxes_alone_are_refused(tmp_path):
         InstancesTask(settings_for(data), 0)
 
 
-def test_weights_of_another_backbone_are_refused(tmp_path):
+def test_weights_of_another_backbone_are_refused(tmp_path, outlined):
     weights = tmp_path / "other.pth"
     torch.save({"stem.weight": torch.zeros(3)}, weights)
     task = InstancesTask(settings_for(outlined(tmp_path / "data"), pretrained=str(weights)), 0)
@@ -130,7 +107,7 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
         task.network()
 
 
-def test_a_frozen_backbone_does_not_learn(tmp_path):
+def test_a_frozen_backbone_does_not_learn(tmp_path, outlined):
     task = InstancesTask(settings_for(outlined(tmp_path), frozen_stages=4), 0)
     network = task.network()
     assert not any(p.requires_grad for p in network.backbone.parameters())

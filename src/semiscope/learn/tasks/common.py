@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BeforeValidator, Field
-from torch import nn
+from torch import Tensor, nn
 
 from semiscope.config import Settings
 from semiscope.data.augment import AugmentSettings
 from semiscope.data.dataset import hold_out, open_dataset
-from semiscope.errors import DataError
+from semiscope.errors import DataError, SettingsError
 from semiscope.infer.decode import Scaling
 from semiscope.infer.model import InputSpec
+from semiscope.learn import checkpoint
+from semiscope.learn.pretrained import read_weights
+from semiscope.nets.backbones import load_backbone
+from semiscope.nets.stages import Staged
 from semiscope.types import Dataset
 
 # ImageNet's mean and standard deviation for colour; their average for grey
@@ -55,6 +60,74 @@ class LearnSettings(Settings):
     backbone_rate: float = Field(1.0, gt=0, description="Learning rate of the backbone, a share")
     weight_decay: float = Field(5e-4, ge=0, description="On weights, not on biases and norms")
     augment: AugmentSettings = AugmentSettings()
+
+
+class StillSettings(AugmentSettings):
+    """Views as the references of instance segmentation have them: mirrored, nothing else."""
+
+    scale: float = Field(0.0, ge=0, lt=1, description="Zoom between 1 - scale and 1 + scale")
+    translate: float = Field(0.0, ge=0, le=0.5, description="Largest shift, share of the side")
+    paste: float = Field(
+        0.0, ge=0, le=1, description="Share of views that get another image's instances"
+    )
+
+
+class OutlineSettings(LearnSettings):
+    """What the ways of learning masks share."""
+
+    backbone: Literal["resnet18", "resnet50", "resnet101", "swin-b", "efficientnet-lite0"] = Field(
+        "resnet50", description="What extracts features"
+    )
+    init: Path | None = Field(
+        None, description="Run whose best weights are the start, as far as name and shape fit"
+    )
+    height: int = Field(480, ge=32, multiple_of=32, description="Rows of the network's input")
+    width: int = Field(480, ge=32, multiple_of=32, description="Columns of the network's input")
+    weight_decay: float = Field(1e-4, ge=0, description="On weights, not on biases and norms")
+    augment: StillSettings = StillSettings()
+
+
+def prepare_network(network: nn.Module, settings: OutlineSettings) -> None:
+    """Loads and freezes the network's ``backbone`` as the settings say.
+
+    Raises:
+        SettingsError: The weights or the run cannot be had, or do not fit the backbone.
+    """
+    backbone = network.get_submodule("backbone")
+    assert isinstance(backbone, Staged)
+    if settings.pretrained:
+        try:
+            load_backbone(backbone, read_weights(settings.pretrained, settings.backbone))
+        except ValueError as error:
+            raise SettingsError(
+                f"{settings.pretrained}: expected {settings.backbone} weights, found {error}"
+            ) from None
+    if settings.init is not None:
+        own = network.state_dict()
+        tensors = best_weights(settings.init)
+        fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
+        if not fitting:
+            raise SettingsError(
+                f"{settings.init}: expected a run whose network shares a part with this one, found "
+                "none. Choose one with the same backbone."
+            )
+        network.load_state_dict(fitting, strict=False)
+    backbone.freeze(settings.frozen_stages)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def best_weights(run: Path) -> dict[str, Tensor]:
+    """The best weights of a run.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    if not (run / "best" / "state.json").is_file():
+        raise SettingsError(
+            f"{run}: expected a run with evaluated weights (best/state.json), found none"
+        )
+    tensors, _ = checkpoint.load(run / "best")
+    return tensors["model"]
 
 
 def open_splits(settings: LearnSettings, seed: int) -> tuple[Dataset, Dataset]:

@@ -12,12 +12,17 @@ from torch import Tensor, nn
 
 from semiscope.errors import SettingsError
 from semiscope.infer.decoders import YoloDecoder
-from semiscope.learn import checkpoint
 from semiscope.learn.examples import DetectExamples
 from semiscope.learn.losses.anchors import fit_anchors
 from semiscope.learn.losses.yolo import YoloLossSettings, yolo_loss
 from semiscope.learn.pretrained import read_weights
-from semiscope.learn.tasks.common import LearnSettings, input_spec, open_splits, parameter_groups
+from semiscope.learn.tasks.common import (
+    LearnSettings,
+    best_weights,
+    input_spec,
+    open_splits,
+    parameter_groups,
+)
 from semiscope.learn.validation import Validation
 from semiscope.nets.efficientnet_lite import EfficientNetLite0
 from semiscope.nets.yolov7_tiny import COCO_ANCHORS, STRIDES, Backbone, Neck, YoloV7Tiny
@@ -76,9 +81,8 @@ class DetectTask:
         settings = self.settings
         network = YoloV7Tiny(**self._built)
         if settings.init is not None:
-            tensors, _ = checkpoint.load(settings.init / "best")
             try:
-                network.load_state_dict(tensors["model"])
+                network.load_state_dict(best_weights(settings.init))
             except RuntimeError:
                 raise SettingsError(
                     f"{settings.init}: expected weights of a network with the same neck, backbone, "

@@ -6,23 +6,24 @@ network is taught to say the true boxes, classes and masks (Chen et al. 2023, al
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from semiscope.data.augment import AugmentSettings
 from semiscope.infer.decoders import DiffusionDecoder
 from semiscope.infer.sampling import MOST_BOXES, TIMES, Sampling, alpha_bar
-from semiscope.learn import checkpoint
 from semiscope.learn.examples import InstanceExamples
 from semiscope.learn.losses.diffusion import LEAST_BOXES, DiffusionLossSettings, diffusion_loss
-from semiscope.learn.pretrained import read_weights
-from semiscope.learn.tasks.common import LearnSettings, input_spec, open_splits, parameter_groups
+from semiscope.learn.tasks.common import (
+    OutlineSettings,
+    input_spec,
+    open_splits,
+    parameter_groups,
+    prepare_network,
+)
 from semiscope.learn.validation import Validation
-from semiscope.nets.backbones import load_backbone
 from semiscope.nets.diffusion_inst import (
     SIGNAL_SCALE,
     Denoiser,
@@ -34,16 +35,10 @@ from semiscope.nets.diffusion_inst import (
 _LEAST_SIDE = 1e-4  # share of the image that a random filling box has at least
 
 
-class DiffuseSettings(LearnSettings):
+class DiffuseSettings(OutlineSettings):
     """What is learned and from what."""
 
     net: Literal["diffusion-inst"] = Field("diffusion-inst", description="Network")
-    backbone: Literal["resnet18", "resnet50", "resnet101", "swin-b", "efficientnet-lite0"] = Field(
-        "resnet50", description="What extracts features"
-    )
-    init: Path | None = Field(
-        None, description="Run whose best weights are the start, as far as name and shape fit"
-    )
     features: int = Field(
         256, ge=32, multiple_of=8, description="Channels of the pyramid and of a box's vector"
     )
@@ -54,16 +49,12 @@ class DiffuseSettings(LearnSettings):
     boxes: int = Field(
         500, ge=LEAST_BOXES, le=MOST_BOXES, description="Random boxes an image in training"
     )
-    height: int = Field(480, ge=32, multiple_of=32, description="Rows of the network's input")
-    width: int = Field(480, ge=32, multiple_of=32, description="Columns of the network's input")
     learning_rate: float = Field(2.5e-5, gt=0, description="At its peak")
-    weight_decay: float = Field(1e-4, ge=0, description="On weights, not on biases and norms")
     suppression_iou: float = Field(
         0.5, gt=0, le=1, description="Overlap above which the lower score of a class is left out"
     )
     sampling: Sampling = Sampling()
     loss: DiffusionLossSettings = DiffusionLossSettings()
-    augment: AugmentSettings = AugmentSettings(scale=0.0, translate=0.0, paste=0.0)
 
 
 class DiffuseTask:
@@ -100,20 +91,8 @@ class DiffuseTask:
 
     def network(self) -> nn.Module:
         """A fresh network, its backbone loaded and frozen as the settings say."""
-        settings = self.settings
         network = DiffusionInst(**self._built)  # type: ignore[arg-type]
-        if settings.pretrained:
-            weights = read_weights(settings.pretrained, settings.backbone)
-            load_backbone(network.backbone, weights)
-        if settings.init is not None:
-            tensors, _ = checkpoint.load(settings.init / "best")
-            own = network.state_dict()
-            fitting = {
-                k: v for k, v in tensors["model"].items() if k in own and v.shape == own[k].shape
-            }
-            network.load_state_dict(fitting, strict=False)
-        network.backbone.freeze(settings.frozen_stages)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        prepare_network(network, self.settings)
         return network
 
     def spec(self) -> dict[str, Any]:

@@ -12,26 +12,25 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from semiscope.data.augment import AugmentSettings
-from semiscope.errors import SettingsError
 from semiscope.infer.decoders import InstanceDecoder
 from semiscope.learn.examples import InstanceExamples
 from semiscope.learn.losses.mask_rcnn import MaskRcnnLossSettings, mask_rcnn_loss
-from semiscope.learn.pretrained import read_weights
-from semiscope.learn.tasks.common import LearnSettings, input_spec, open_splits, parameter_groups
+from semiscope.learn.tasks.common import (
+    OutlineSettings,
+    input_spec,
+    open_splits,
+    parameter_groups,
+    prepare_network,
+)
 from semiscope.learn.validation import Validation
-from semiscope.nets.backbones import load_backbone
 from semiscope.nets.mask_rcnn import with_backbone
 
 
-class InstancesSettings(LearnSettings):
+class InstancesSettings(OutlineSettings):
     """What is learned and from what."""
 
     net: Literal["mask-rcnn", "pointrend"] = Field(
         "mask-rcnn", description="Network; they differ in the mask head"
-    )
-    backbone: Literal["resnet18", "resnet50", "resnet101", "swin-b", "efficientnet-lite0"] = Field(
-        "resnet50", description="What extracts features"
     )
     features: int = Field(256, ge=16, description="Channels of the pyramid and the mask head")
     hidden: int = Field(1024, ge=16, description="Width of the fully connected layers")
@@ -43,14 +42,10 @@ class InstancesSettings(LearnSettings):
     subdivisions: int = Field(
         5, ge=1, le=6, description="Doublings of pointrend's mask: 5 give 224 x 224"
     )
-    height: int = Field(480, ge=32, multiple_of=32, description="Rows of the network's input")
-    width: int = Field(480, ge=32, multiple_of=32, description="Columns of the network's input")
     optimiser: Literal["sgd", "adamw"] = Field("sgd", description="How weights are updated")
     learning_rate: float = Field(0.02, gt=0, description="At its peak")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD; the first beta of AdamW")
-    weight_decay: float = Field(1e-4, ge=0, description="On weights, not on biases and norms")
     loss: MaskRcnnLossSettings = MaskRcnnLossSettings()
-    augment: AugmentSettings = AugmentSettings(scale=0.0, translate=0.0, paste=0.0)
 
 
 class InstancesTask:
@@ -85,18 +80,8 @@ class InstancesTask:
 
     def network(self) -> nn.Module:
         """A fresh network, its backbone loaded and frozen as the settings say."""
-        settings = self.settings
         network = with_backbone(**self._built)  # type: ignore[arg-type]
-        backbone = network.backbone
-        if settings.pretrained:
-            try:
-                load_backbone(backbone, read_weights(settings.pretrained, settings.backbone))
-            except ValueError as error:
-                raise SettingsError(
-                    f"{settings.pretrained}: expected {settings.backbone} weights, found {error}"
-                ) from None
-        backbone.freeze(settings.frozen_stages)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        prepare_network(network, self.settings)
         return network
 
     def spec(self) -> dict[str, Any]:
