@@ -1,22 +1,29 @@
 """From outlined instances to a run, an exported file, and the same answers from both."""
 
+import json
 import shutil
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from semiscope.cli.learning import dial
 from semiscope.compress.export import export, trained_network
 from semiscope.compress.fuse import fuse
 from semiscope.compress.graph import round_to_half
 from semiscope.errors import DataError, SettingsError
 from semiscope.infer.model import Model
 from semiscope.infer.sampling import Dial, alpha_bar
+from semiscope.inspection.dial import DialSettings
+from semiscope.inspection.score import ScoreSettings, score
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
+from semiscope.learn.losses.diffusion import DiffusionLossSettings, diffusion_loss
 from semiscope.learn.tasks.common import StillSettings
 from semiscope.learn.tasks.diffuse import DiffuseSettings, DiffuseTask, noisy_boxes
+from semiscope.nets.diffusion_inst import DiffusionInst
 
 SMALL = {
     "backbone": "efficientnet-lite0",
@@ -194,3 +201,71 @@ def test_a_start_from_another_network_takes_what_fits(trained, tmp_path):
     assert backbone and all(torch.equal(ours[k], theirs[k]) for k in backbone)
     assert ours["heads.0.linear2.weight"].shape != theirs["heads.0.linear2.weight"].shape
     shutil.rmtree(tmp_path)
+
+
+def test_the_dial_is_measured_and_its_knee_written_into_the_file(exported, tmp_path, capsys):
+    folder, meta, _ = exported
+    file, plot = tmp_path / "dialled.onnx", tmp_path / "dial.png"
+    shutil.copy(folder / "model.onnx", file)
+    settings = DialSettings(model=str(file), data=folder / "data", boxes=(5, 20), steps=(1, 2))
+    assert dial(settings=settings, plot=plot, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(p["boxes"], p["steps"]) for p in told["points"]] == [(5, 1), (5, 2), (20, 1), (20, 2)]
+    assert all(p["seconds"] > 0 and 0 <= p["map"] <= 1 for p in told["points"])
+    again = Model.load(file)
+    chosen = again.meta.decoder.sampling
+    assert (chosen.boxes, chosen.steps) == (told["knee"]["boxes"], told["knee"]["steps"])
+    assert len(again.meta.dial) == 4 and told["written"]
+    # all else is as it was, and the new choice is what the file now does by itself
+    assert again.meta.model_copy(update={"decoder": meta.decoder, "dial": ()}) == meta
+    image = images_of(folder)[:1]
+    (ours,) = again.predict(image, min_score=0.0)
+    (theirs,) = again.dialled(Dial(boxes=chosen.boxes, steps=chosen.steps)).predict(image, 0.0)
+    np.testing.assert_array_equal(ours.xyxy, theirs.xyxy)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_masks_are_compared_and_the_dial_is_an_option_of_evaluation(exported):
+    folder, _, _ = exported
+    settings = ScoreSettings(
+        model=str(folder / "model.onnx"), data=folder / "data", boxes=7, steps=2, seed=3
+    )
+    report, failed = score(settings)
+    assert not failed and report.images == 4
+    boxes, _ = score(settings.model_copy(update={"shape": "box"}))
+    assert boxes.images == 4
+
+
+@pytest.mark.parametrize("classes", [1, 30])
+def test_one_class_and_thirty_learn(classes):
+    network = DiffusionInst(classes, "resnet18", 1, 32, 2, 8, 32, 16)
+    # every fresh score is the prior's whatever the number of classes, and nothing else is touched
+    bias = -np.log(99)
+    for head in network.heads:
+        assert head.logits.bias.tolist() == pytest.approx([bias] * classes)
+        assert head.deltas.bias.tolist() == [0.0] * 4
+    rows = torch.tensor([[0, classes - 1, 30.0, 30, 10, 8]])
+    masks = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    masks[0, 26:34, 25:35] = 1
+    boxes = torch.tensor([[[20.0, 20, 40, 40]]]).repeat(1, 6, 1)
+    stages, features = network(torch.randn(1, 1, 64, 64), boxes, torch.tensor([500.0]))
+    loss, _ = diffusion_loss(stages, features, rows, masks, DiffusionLossSettings())
+    loss.backward()
+    assert torch.isfinite(loss.detach())
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_sides_that_do_not_fit_the_strides_are_refused(tmp_path):
+    with pytest.raises(ValidationError, match="multiple of 32"):
+        settings_for(tmp_path, height=100)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "millions"), [("resnet50", 112.3), ("resnet101", 131.2), ("swin-b", 175.1)]
+)
+def test_full_width_has_the_paper_s_numbers_of_parameters(backbone, millions):
+    with torch.device("meta"):
+        network = DiffusionInst(5, backbone)
+    count = sum(p.numel() for p in network.parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=0.005)
+    assert sum(p.numel() for p in network.heads[0].parameters()) == 13_780_258
