@@ -48,9 +48,7 @@ def main() -> None:
         with torch.no_grad():
             image = torch.from_numpy(prepared.tensor)[None]
             maps = [m.numpy() for m in network(image, *further)]
-        (ours,) = model.decode(
-            model.run(prepared.tensor[None]), [prepared], [size], given.min_score
-        )
+        (ours,) = model.decode(model.run([prepared]), [prepared], [size], given.min_score)
         (theirs,) = model.decode(maps, [prepared], [size], given.min_score)
         images, boxes = images + 1, boxes + len(theirs)
         if len(ours) != len(theirs) or (ours.class_id != theirs.class_id).any():

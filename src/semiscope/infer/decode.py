@@ -117,7 +117,7 @@ def decode_yolo(
     min_score: float,
     iou_threshold: float,
 ) -> Annotations:
-    """Detections of one image from a YOLO network's raw maps.
+    """Detections of one image from a YOLO network's raw output.
 
     ``xy = (2 s - 0.5 + cell) * stride``, ``wh = (2 s)^2 * anchor`` with s the sigmoid; a class's
     score is objectness times class. A place may carry several classes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from semiscope.infer.decode import (
 )
 from semiscope.infer.decoders import Decoder
 from semiscope.infer.sampling import Dial
+from semiscope.tiling import Tile
 from semiscope.types import Annotations, Pixels
 
 METADATA_KEY = "semiscope"
@@ -90,19 +92,35 @@ class DialPoint(Settings):
     seconds: float = Field(description="An image, end to end of the engine and the decoding")
 
 
-class ModelMeta(Settings):
+class Meta(Settings):
+    """What every predictor says of itself, be it one model or several together."""
+
+    name: str = Field(description="Name in the zoo, or the run's")
+    task: Literal["detect", "segment"] = Field(description="Boxes, or boxes with masks")
+    classes: tuple[str, ...] = Field(min_length=1, description="Names by class index")
+    field_height: int = Field(gt=0, description="Rows of an image that fits the input")
+    field_width: int = Field(gt=0, description="Columns of such an image")
+    thresholds: dict[str, ClassThreshold] = Field(description="By class name")
+
+    def report_from(self, min_score: float | None) -> NDArray[np.float32]:
+        """(K,) the score below which a detection of each class is left out.
+
+        Args:
+            min_score: For all classes, in place of their report thresholds.
+        """
+        if min_score is not None:
+            return np.full(len(self.classes), min_score, np.float32)
+        report = [self.thresholds.get(c, ClassThreshold()).report for c in self.classes]
+        return np.array(report, np.float32)
+
+
+class ModelMeta(Meta):
     """What a model file says of itself."""
 
     version: Literal[1] = 1
-    name: str = Field(description="Name in the zoo, or the run's")
-    task: Literal["detect", "segment"] = Field(description="Boxes, or boxes with masks")
     network: str = Field(description="Its architecture")
-    classes: tuple[str, ...] = Field(min_length=1, description="Names by class index")
     input: InputSpec
-    field_height: int = Field(gt=0, description="Rows of an image that fits the input")
-    field_width: int = Field(gt=0, description="Columns of such an image")
     decoder: Decoder
-    thresholds: dict[str, ClassThreshold] = Field(description="By class name")
     parameters: int = Field(description="Weights of the network as it is deployed")
     gflops: float = Field(description="Billions of operations for one input")
     data: str = Field(description="What it was trained on")
@@ -133,7 +151,7 @@ class Model:
             ModelError: No such file, not an ONNX file, or not a semiscope model.
         """
         if not path.is_file():
-            raise ModelError(f"{path}: expected a model file, found none. {_known()}")
+            raise ModelError(f"{path}: expected a model file, found none. {shipped_models()}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
@@ -176,8 +194,7 @@ class Model:
         Raises:
             ModelError: As ``Model``.
         """
-        shipped = ZOO / f"{name}.onnx"
-        return Model(shipped if shipped.is_file() else Path(name), threads)
+        return Model(locate(name), threads)
 
     def dialled(self, dial: Dial) -> Model:
         """The same engine with other random boxes.
@@ -189,24 +206,31 @@ class Model:
         other._further = self.meta.decoder.inputs(dial)
         return other
 
-    def range_of(self, pixels: Pixels) -> tuple[float, float]:
-        """The grey values of an image that become 0 and 1."""
-        return scale_range(pixels, self.meta.input.scaling)
+    def card(self) -> dict[str, Any]:
+        """What results tell of the model: plain JSON values, with the SHA-256 of its file."""
+        card = self.meta.model_dump(mode="json", exclude={"version", "decoder"})
+        return {**card, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
 
-    def prepare(self, pixels: Pixels, low_high: tuple[float, float] | None = None) -> Prepared:
+    def prepare(self, pixels: Pixels) -> Prepared:
         """See ``prepare``."""
-        return prepare(pixels, self.meta.input, low_high)
+        return prepare(pixels, self.meta.input)
 
-    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def prepare_tiles(self, pixels: Pixels, cut: Sequence[Tile]) -> list[Prepared]:
+        """Tiles of an image, ready for the network; they share the image's grey range."""
+        low_high = scale_range(pixels, self.meta.input.scaling)
+        return [prepare(t.of(pixels), self.meta.input, low_high) for t in cut]  # type: ignore[arg-type]
+
+    def run(self, batch: Sequence[Prepared]) -> list[NDArray[np.float32]]:
         """The bare engine.
 
         Args:
-            batch: (B, C, height, width) float32 as ``prepare`` gives them.
+            batch: At least one.
 
         Returns:
             The network's raw output, as the decoder expects it.
         """
-        return list(self._session.run(None, {self._input: batch, **self._further}))
+        images = np.stack([p.tensor for p in batch])
+        return list(self._session.run(None, {self._input: images, **self._further}))
 
     def decode(
         self,
@@ -223,17 +247,10 @@ class Model:
             sizes: (height, width) of the B images.
             min_score: Lowest score; by default each class's report threshold.
         """
-        meta = self.meta
-        report = np.array(
-            [
-                meta.thresholds.get(c, ClassThreshold()).report if min_score is None else min_score
-                for c in meta.classes
-            ],
-            np.float32,
-        )
+        report = self.meta.report_from(min_score)
         results = []
         for i, (image, (height, width)) in enumerate(zip(prepared, sizes, strict=True)):
-            found = meta.decoder.annotations(
+            found = self.meta.decoder.annotations(
                 raw, i, image.placement, (height, width), float(report.min())
             )
             results.append(found[found.score >= report[found.class_id]])
@@ -249,10 +266,16 @@ class Model:
             min_score: Lowest score; by default each class's report threshold.
         """
         prepared = [self.prepare(p) for p in images]
-        raw = self.run(np.stack([p.tensor for p in prepared]))
-        return self.decode(raw, prepared, [p.shape[:2] for p in images], min_score)
+        return self.decode(self.run(prepared), prepared, [p.shape[:2] for p in images], min_score)
 
 
-def _known() -> str:
+def locate(name: str | Path) -> Path:
+    """The file of a model by its name in the zoo, else the path itself, which need not exist."""
+    shipped = ZOO / f"{name}.onnx"
+    return shipped if shipped.is_file() else Path(name)
+
+
+def shipped_models() -> str:
+    """What an error says when a model is not found."""
     names = ", ".join(sorted(p.stem for p in ZOO.glob("*.onnx")))
     return f"Shipped models: {names or 'none'}."

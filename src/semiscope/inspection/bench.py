@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from semiscope.errors import DataError, ImageError, SemiscopeError
 from semiscope.evaluate.speed import Speed, peak_memory_mb, rates
-from semiscope.infer.model import Model
+from semiscope.infer.ensemble import load
+from semiscope.infer.predictor import P, Predictor, R
 from semiscope.inspection.pipeline import (
     InspectSettings,
     inspect,
@@ -39,7 +39,7 @@ class BenchSettings(InspectSettings):
 def bench(images: Sequence[str | Path], settings: BenchSettings) -> Speed:
     """Times the engine alone and the whole of ``inspect`` in turn, on the same images.
 
-    The engine gets tensors that lie in memory, of the same batch size, on as many cores; of two
+    The engine gets inputs that lie in memory, of the same batch size, on as many cores; of two
     ways to use the cores, one inference on all of them or one on each, the faster counts. End to
     end is a call of ``inspect``: from opening the model to the written report.
 
@@ -54,13 +54,11 @@ def bench(images: Sequence[str | Path], settings: BenchSettings) -> Speed:
     """
     streams, threads = plan_threads(sys.maxsize, settings.threads)
     cores = streams * threads
-    one_each, one_on_all = (
-        Model.load(settings.model, n).dialled(settings) for n in (threads, cores)
-    )
+    one_each, one_on_all = (load(settings.model, n).dialled(settings) for n in (threads, cores))
     paths, batches, inputs = _load(images, one_each, settings)
     count = -(-inputs // settings.batch)
 
-    def run(model: Model, workers: int) -> int:
+    def run(model: Predictor[Any, Any], workers: int) -> int:
         with ThreadPoolExecutor(workers) as pool:
             for _ in pool.map(model.run, islice(cycle(batches), count)):
                 pass
@@ -83,12 +81,12 @@ def bench(images: Sequence[str | Path], settings: BenchSettings) -> Speed:
 
 
 def _load(
-    images: Sequence[str | Path], model: Model, settings: InspectSettings
-) -> tuple[list[Path], list[NDArray[np.float32]], int]:
-    """The readable images, some batches of their tensors, and how many inputs they all make."""
+    images: Sequence[str | Path], model: Predictor[P, R], settings: InspectSettings
+) -> tuple[list[Path], list[list[P]], int]:
+    """The readable images, some batches of their inputs, and how many inputs they all make."""
     paths, inputs = [], 0
-    batches: list[NDArray[np.float32]] = []
-    tensors: list[NDArray[np.float32]] = []
+    batches: list[list[P]] = []
+    waiting: list[P] = []
     for path in find_images(images):
         try:
             pixels = read_image(path).specimen
@@ -97,13 +95,13 @@ def _load(
         prepared = prepare_inputs(model, pixels, settings.overlap).prepared
         paths.append(path)
         inputs += len(prepared)
-        tensors += [p.tensor for p in prepared]
-        while len(tensors) >= settings.batch:
+        waiting += prepared
+        while len(waiting) >= settings.batch:
             if len(batches) < _PRELOADED_BATCHES:
-                batches.append(np.stack(tensors[: settings.batch]))
-            del tensors[: settings.batch]
-    if not batches and tensors:
-        batches.append(np.stack(tensors))
+                batches.append(waiting[: settings.batch])
+            del waiting[: settings.batch]
+    if not batches and waiting:
+        batches.append(waiting)
     if not batches:
         raise DataError(f"{' '.join(map(str, images))}: no image in it can be read")
     return paths, batches, inputs

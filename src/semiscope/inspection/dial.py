@@ -88,7 +88,7 @@ def measure_dial(
         inputs = prepare_inputs(model, pixels, OVERLAP)
         if not truth:
             for each in dialled:
-                each.run(inputs.prepared[0].tensor[None])
+                each.run(inputs.prepared[:1])
         truth.append(sample.annotations)
         sizes.append(pixels.shape[:2])
         for place in range(len(choices)):

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import Any, Generic
 
 import cv2
 import numpy as np
@@ -27,7 +28,8 @@ from pydantic import Field
 from semiscope import __version__
 from semiscope.errors import ImageError, SemiscopeError
 from semiscope.geometry import rasterise
-from semiscope.infer.model import Model, Prepared
+from semiscope.infer.ensemble import load
+from semiscope.infer.predictor import P, Predictor, R
 from semiscope.infer.sampling import Dial
 from semiscope.inspection.gallery import Gallery
 from semiscope.inspection.journal import NAME, DefectRow, ImageRow, Journal
@@ -56,7 +58,9 @@ _READ_AHEAD = 2
 class InspectSettings(Dial):
     """How images are inspected."""
 
-    model: str = Field(description="A model's name in the zoo, or an .onnx file")
+    model: str = Field(
+        description="A model's name in the zoo, or an .onnx file; several joined by + are fused"
+    )
     batch: int = Field(1, ge=1, description="Inputs an inference; more pays on a GPU only")
     threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
     nm_per_px: float | None = Field(
@@ -103,11 +107,11 @@ def inspect(
     started = time.perf_counter()
     paths = find_images(images)
     streams, threads = plan_threads(-(-len(paths) // settings.batch), settings.threads)
-    model = Model.load(settings.model, threads).dialled(settings)
-    digest = hashlib.sha256(model.path.read_bytes()).hexdigest()
+    model = load(settings.model, threads).dialled(settings)
+    card = model.card()
     head = {
         "semiscope": __version__,
-        "model": digest,
+        "model": card["sha256"],
         "settings": settings.model_dump(mode="json", exclude={"threads"}),
         "list of images": hashlib.sha256(
             "\0".join(map(str, paths)).encode(errors="surrogateescape")
@@ -122,8 +126,6 @@ def inspect(
             gallery.admit(row)
         before = len(journal)
         _Run(paths, model, settings, streams, gallery).execute(journal, progress)
-        card = model.meta.model_dump(mode="json", exclude={"version", "decoder"})
-        card["sha256"] = digest
         told = settings.model_dump(mode="json")
         write_results(out / RESULTS, journal, model.meta.classes, card, told)
         write_csv(out / TABLE, journal, model.meta.classes)
@@ -150,8 +152,8 @@ def plan_threads(batches: int, threads: int | None) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inputs:
-    """An image as inputs of a network.
+class Inputs(Generic[P]):
+    """An image as inputs of a predictor.
 
     Attributes:
         prepared: One for a small image, one a tile for a large one.
@@ -159,7 +161,7 @@ class Inputs:
         tiles: The tiles, or None for a small image.
     """
 
-    prepared: list[Prepared]
+    prepared: list[P]
     sizes: list[tuple[int, int]]
     tiles: list[Tile] | None
 
@@ -170,7 +172,7 @@ class Inputs:
         return merge(list(zip(self.tiles, found, strict=True)), height, width, _MERGE_IOU)
 
 
-def prepare_inputs(model: Model, pixels: Pixels, overlap: float) -> Inputs:
+def prepare_inputs(model: Predictor[P, R], pixels: Pixels, overlap: float) -> Inputs[P]:
     """Brings an image to the inputs of a model, in tiles when it is large.
 
     Args:
@@ -181,16 +183,15 @@ def prepare_inputs(model: Model, pixels: Pixels, overlap: float) -> Inputs:
     height, width = pixels.shape[:2]
     field = model.meta.field_height, model.meta.field_width
     if height <= TILE_ABOVE * field[0] and width <= TILE_ABOVE * field[1]:
-        return Inputs([model.prepare(pixels)], [(height, width)], None)
+        whole = Tile(0, 0, width, height)
+        return Inputs(model.prepare_tiles(pixels, [whole]), [(height, width)], None)
     cut = tiles(height, width, field, (int(overlap * field[0]), int(overlap * field[1])))
-    low_high = model.range_of(pixels)
-    prepared = [model.prepare(t.of(pixels), low_high) for t in cut]  # type: ignore[arg-type]
-    return Inputs(prepared, [(t.height, t.width) for t in cut], cut)
+    return Inputs(model.prepare_tiles(pixels, cut), [(t.height, t.width) for t in cut], cut)
 
 
 def infer(
-    model: Model,
-    prepared: Sequence[Prepared],
+    model: Predictor[P, R],
+    prepared: Sequence[P],
     sizes: Sequence[tuple[int, int]],
     batch: int,
     min_score: float | None,
@@ -209,14 +210,13 @@ def infer(
     results: list[Annotations] = []
     for start in range(0, len(prepared), batch):
         part = prepared[start : start + batch]
-        tensor = np.stack([p.tensor for p in part])
         with gate:
-            raw = model.run(tensor)
+            raw = model.run(part)
         results += model.decode(raw, part, sizes[start : start + batch], min_score)
     return results
 
 
-def detect(model: Model, pixels: Pixels, min_score: float | None = None) -> Annotations:
+def detect(model: Predictor[P, R], pixels: Pixels, min_score: float | None = None) -> Annotations:
     """Detections in one image as ``inspect`` finds them: in tiles when it is large.
 
     Args:
@@ -235,7 +235,7 @@ class _Run:
     def __init__(
         self,
         paths: Sequence[Path],
-        model: Model,
+        model: Predictor[Any, Any],
         settings: InspectSettings,
         streams: int,
         gallery: Gallery,
@@ -282,7 +282,7 @@ class _Run:
         """Rows of the images of one batch; large images are inferred on their own, tile by tile."""
         paths = self._paths[start : start + self._settings.batch]
         rows: list[ImageRow] = [{"file": str(path)} for path in paths]
-        small: list[tuple[ImageRow, Image, Inputs]] = []
+        small: list[tuple[ImageRow, Image, Inputs[Any]]] = []
         for path, row in zip(paths, rows, strict=True):
             try:
                 image = read_image(path)
@@ -304,7 +304,7 @@ class _Run:
         return rows
 
     def _infer(
-        self, prepared: Sequence[Prepared], sizes: Sequence[tuple[int, int]]
+        self, prepared: Sequence[Any], sizes: Sequence[tuple[int, int]]
     ) -> list[Annotations]:
         settings = self._settings
         return infer(self._model, prepared, sizes, settings.batch, settings.min_score, self._engine)

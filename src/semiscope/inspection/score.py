@@ -13,7 +13,8 @@ from semiscope.data.dataset import open_dataset
 from semiscope.errors import DataError, ImageError, ModelError
 from semiscope.evaluate.curves import ShapeKind
 from semiscope.evaluate.detection import DetectionReport, evaluate_detections
-from semiscope.infer.model import Model, ModelMeta
+from semiscope.infer.ensemble import load
+from semiscope.infer.model import Meta
 from semiscope.infer.sampling import Dial
 from semiscope.inspection.pipeline import detect
 from semiscope.io.image import read_image
@@ -25,7 +26,9 @@ WHOLE_CURVE = 0.001
 class ScoreSettings(Dial):
     """How a model is held against a data set."""
 
-    model: str = Field(description="A model's name in the zoo, or an .onnx file")
+    model: str = Field(
+        description="A model's name in the zoo, or an .onnx file; several joined by + are fused"
+    )
     data: Path = Field(description="Data set with boxes: COCO, YOLO or VOC")
     split: str = Field(
         "", description="Which part: train, val or test; by default test, else val, else all"
@@ -55,7 +58,7 @@ def score(
         DataError: No image with boxes.
         ModelError: The model cannot be used, or does not know a class of the data set.
     """
-    model = Model.load(settings.model, settings.threads).dialled(settings)
+    model = load(settings.model, settings.threads).dialled(settings)
     samples = labelled(model.meta, settings.data, settings.split or ("test", "val"))
     truth: list[Annotations] = []
     found: list[Annotations] = []
@@ -84,7 +87,7 @@ def score(
     return report, tuple(failed)
 
 
-def labelled(meta: ModelMeta, data: Path, split: str | Sequence[str]) -> list[Sample]:
+def labelled(meta: Meta, data: Path, split: str | Sequence[str]) -> list[Sample]:
     """The images with instance labels in a data set, their classes numbered as the model does.
 
     Args:
@@ -120,7 +123,7 @@ def labelled(meta: ModelMeta, data: Path, split: str | Sequence[str]) -> list[Sa
     return samples
 
 
-def compared(meta: ModelMeta, truth: Sequence[Annotations]) -> ShapeKind:
+def compared(meta: Meta, truth: Sequence[Annotations]) -> ShapeKind:
     """Masks when the model and the truth have them, else boxes."""
     outlined = meta.task == "segment" and any(t.shapes is not None for t in truth)
     return "mask" if outlined else "box"

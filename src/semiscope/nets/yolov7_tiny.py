@@ -4,7 +4,7 @@ Wang, Bochkovskiy and Liao 2022, "YOLOv7", in the tiny form; slim-neck after Li 
 "Slim-neck by GSConv"; CoordConv after Liu et al. 2018. The layers and widths are those of Wong
 2023, appendices H to L, so that its Table 4.6 can be held against ours to the unit.
 
-The network gives raw maps; boxes are decoded outside (``infer.decode``).
+The network gives raw output; boxes are decoded outside (``infer.decode``).
 """
 
 from __future__ import annotations
