@@ -11,8 +11,8 @@ from semiscope.compress.export import export, trained_network
 from semiscope.config import Settings
 from semiscope.data.augment import AugmentSettings
 from semiscope.errors import DataError, ModelError, SettingsError
-from semiscope.infer.decode import decode_yolo, place
-from semiscope.infer.model import Model
+from semiscope.infer.decode import Placement, decode_yolo, place
+from semiscope.infer.model import Model, Prepared
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.tasks.detect import DetectSettings, DetectTask
@@ -134,8 +134,9 @@ def test_half_storage_halves_the_file_and_barely_moves_scores(exported):
     assert meta.licence == "CC0" and meta.limits == "toy" and meta.name == "half ä#"
     whole, half = folder / "whole.onnx", folder / "half ä#.onnx"
     assert half.stat().st_size < 0.53 * whole.stat().st_size
-    tensor = np.random.default_rng(0).standard_normal((2, 1, 64, 96), dtype=np.float32)
-    for a, b in zip(Model.load(whole).run(tensor), Model.load(half).run(tensor), strict=True):
+    tensors = np.random.default_rng(0).standard_normal((2, 1, 64, 96), dtype=np.float32)
+    batch = [Prepared(t, Placement(1.0, 0, 0)) for t in tensors]
+    for a, b in zip(Model.load(whole).run(batch), Model.load(half).run(batch), strict=True):
         np.testing.assert_allclose(a, b, atol=0.05)
 
 

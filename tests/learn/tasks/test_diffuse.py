@@ -152,8 +152,8 @@ def test_the_file_answers_as_torch_with_any_boxes_and_steps(trained, exported, b
     round_to_half(network)
     images = images_of(folder)
     prepared = [model.prepare(i) for i in images]
+    ours = model.dialled(Dial(boxes=boxes, steps=steps, seed=7)).run(prepared)
     batch = np.stack([p.tensor for p in prepared])
-    ours = model.dialled(Dial(boxes=boxes, steps=steps, seed=7)).run(batch)
     further = model.meta.decoder.inputs(Dial(boxes=boxes, steps=steps, seed=7))
     with torch.no_grad():
         theirs = network(torch.from_numpy(batch), *map(torch.from_numpy, further.values()))
