@@ -1,4 +1,4 @@
-"""Weighted box fusion against the paper's formulas worked by hand."""
+"""Weighted box fusion and mask voting against the formulas worked by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from semiscope.fusion import fuse_boxes
-from semiscope.types import Annotations, Mask
+from semiscope.geometry import crop, dense
+from semiscope.types import Annotations, Mask, Polygons
 
 
 def found(boxes, scores, classes=None, shapes=None):
@@ -72,12 +73,123 @@ def test_overlap_is_measured_with_the_fused_box_not_with_the_first():
     assert len(fuse_boxes(parts, iou_threshold=0.5)) == 1
 
 
-def test_the_shape_is_that_of_the_highest_weighted_score():
-    small, large = Mask(0, 0, np.ones((9, 9), bool)), Mask(0, 0, np.ones((10, 10), bool))
-    a = found([[0, 0, 10, 10]], [0.6], shapes=(large,))
-    b = found([[0, 0, 9, 9]], [0.5], shapes=(small,))
-    assert fuse_boxes([a, b]).shapes == (large,)
-    assert fuse_boxes([a, b], weights=[1, 2]).shapes == (small,)
+def test_a_model_weighs_class_by_class():
+    # both models see both; the first is trusted in class 0, the second in class 1
+    trust = [[3, 1], [1, 3]]
+    a = found([[0, 0, 10, 10], [0, 0, 10, 10]], [0.8, 0.4], [0, 1])
+    b = found([[2, 0, 12, 10], [2, 0, 12, 10]], [0.4, 0.8], [0, 1])
+    fused = fuse_boxes([a, b], trust)
+    # weighted scores 2.4 and 0.4 in class 0: x = 0.8 / 2.8; 0.4 and 2.4 in class 1: x = 4.8 / 2.8
+    np.testing.assert_allclose(fused.score, [2.8 / 2 * 2 / 4] * 2, rtol=1e-6)
+    left = dict(zip(fused.class_id.tolist(), fused.xyxy[:, 0].tolist(), strict=True))
+    assert left == pytest.approx({0: 0.8 / 2.8, 1: 4.8 / 2.8})
+
+
+def test_trust_decides_between_two_classes_of_one_place():
+    a, b = found([[0, 0, 10, 10]], [0.7], [0]), found([[0, 0, 10, 10]], [0.8], [1])
+    assert fuse_boxes([a, b]).class_id.tolist() == [1, 0]
+    # 0.7 * 0.9 / 1.2 = 0.525 against 0.8 * 0.6 / 1.2 = 0.4
+    trusted = fuse_boxes([a, b], [[0.9, 0.6], [0.3, 0.6]])
+    assert trusted.class_id.tolist() == [0, 1]
+    np.testing.assert_allclose(trusted.score, [0.525, 0.4], rtol=1e-6)
+
+
+def test_a_model_that_is_not_asked_takes_nothing_from_the_score():
+    a, b = found([[0, 0, 10, 10]], [0.6], [1]), found([[0, 0, 10, 10]], [0.9], [1])
+    fused = fuse_boxes([a, b], [[1, 0.5], [1, 0]])
+    np.testing.assert_allclose(fused.score, [0.6], rtol=1e-6)
+    assert len(fuse_boxes([a, b], [[1, 0], [1, 0]])) == 0
+    np.testing.assert_allclose(fuse_boxes([a, b], [0, 2]).score, [0.9], rtol=1e-6)
+
+
+def voted(masks, scores, weights=None):
+    """The fused mask, as a map of 20 x 20, of models that all see one box."""
+    box = [[0, 0, 20, 20]]
+    parts = [found(box, [s], shapes=(m,)) for m, s in zip(masks, scores, strict=True)]
+    (shape,) = fuse_boxes(parts, weights).shapes
+    return dense(shape, 20, 20), shape
+
+
+def test_votes_worked_by_hand():
+    # a row of five pixels; half of the weight 0.9 + 0.6 + 0.5 = 2.0 is 1.0
+    a = Mask(3, 7, np.array([[1, 1, 1, 0]], bool))
+    b = Mask(4, 7, np.array([[1, 0, 1]], bool))
+    c = Mask(5, 7, np.array([[1, 1, 1]], bool))
+    # column 3: 0.9; 4: 1.5; 5: 1.4; 6: 0.6 + 0.5; 7: 0.5
+    bits, shape = voted([a, b, c], [0.9, 0.6, 0.5])
+    assert [p.tolist() for p in np.nonzero(bits)] == [[7, 7, 7], [4, 5, 6]]
+    assert (shape.x, shape.y, shape.bits.shape) == (4, 7, (1, 3))
+    # the first alone has more than half: 2.7 of 3.8
+    bits, _ = voted([a, b, c], [0.9, 0.6, 0.5], [3, 1, 1])
+    assert np.nonzero(bits)[1].tolist() == [3, 4, 5]
+
+
+def test_votes_agree_with_whole_images():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        maps = rng.random((3, 20, 20)) < 0.5
+        scores = rng.uniform(0.1, 0.9, 3).astype(np.float32)
+        bits, _ = voted([crop(m) for m in maps], scores)
+        expected = np.tensordot(scores.astype(float), maps, 1) >= scores.astype(float).sum() / 2
+        np.testing.assert_array_equal(bits, expected)
+
+
+def test_exactly_half_is_inside_whatever_the_sum_s_rounding():
+    one, other = Mask(2, 2, np.ones((1, 1), bool)), Mask(9, 9, np.ones((1, 1), bool))
+    bits, _ = voted([one, other], [0.5, 0.5])
+    assert bits.sum() == 2
+    # in float32, 0.1 + 0.2 is less than 0.3
+    bits, _ = voted([one, other, other], [0.3, 0.1, 0.2])
+    assert bits[2, 2] and bits[9, 9]
+
+
+def test_holes_and_parts_are_voted_on_like_all_else():
+    ring = np.ones((5, 5), bool)
+    ring[2, 2] = False
+    full = Mask(4, 4, np.ones((5, 5), bool))
+    bits, _ = voted([Mask(4, 4, ring), full, Mask(4, 4, ring)], [0.5, 0.9, 0.5])
+    assert bits.sum() == 24 and not bits[6, 6]
+    bits, _ = voted([Mask(4, 4, ring), full], [0.5, 0.9])
+    assert bits.sum() == 25
+
+
+def test_an_empty_mask_votes_against_all():
+    full, empty = Mask(4, 4, np.ones((3, 3), bool)), Mask(0, 0, np.zeros((0, 0), bool))
+    assert voted([full, empty], [0.6, 0.5])[0].sum() == 9
+    bits, shape = voted([full, empty], [0.5, 0.6])
+    assert not bits.any() and shape.bits.size == 0
+    assert voted([empty, empty], [0.5, 0.5])[1].area == 0
+
+
+def test_only_the_members_crops_are_looked_at():
+    far = 10**7
+    a, b = Mask(far, far, np.ones((4, 2), bool)), Mask(far + 1, far, np.ones((4, 2), bool))
+    box = [[far, far, far + 3, far + 4]]
+    parts = [found(box, [0.9], shapes=(a,)), found(box, [0.8], shapes=(b,))]
+    (shape,) = fuse_boxes(parts).shapes
+    assert (shape.x, shape.y, shape.area) == (far, far, 8)
+
+
+def test_members_without_shape_count_in_box_and_score_only():
+    mask = Mask(1, 0, np.ones((10, 8), bool))
+    a = found([[0, 0, 10, 10]], [0.2], shapes=(mask,))
+    detector = found([[2, 0, 12, 10]], [0.6])
+    fused = fuse_boxes([detector, a])
+    np.testing.assert_allclose(fused.xyxy, [[1.5, 0, 11.5, 10]], rtol=1e-6)
+    np.testing.assert_allclose(fused.score, [0.4], rtol=1e-6)
+    assert fused.shapes == (mask,)
+    # what only the detector sees has no shape; where no one has any there are none at all
+    alone = fuse_boxes([found([[50, 50, 60, 60]], [0.9]), a]).shapes
+    assert alone == (None, mask)
+    assert fuse_boxes([detector, detector]).shapes is None
+
+
+def test_outlines_vote_too():
+    square = Polygons((np.array([[-2.0, 2], [6, 2], [6, 6], [-2, 6]]),))
+    mask = Mask(4, 2, np.ones((4, 6), bool))
+    bits, _ = voted([square, mask], [0.5, 0.5])
+    assert bits[2:6, :10].all() and bits.sum() == 40
+    assert voted([square, mask], [0.6, 0.5])[0].sum() == 24
 
 
 def test_scores_of_zero_and_nothing_at_all():
@@ -87,7 +199,12 @@ def test_scores_of_zero_and_nothing_at_all():
     assert len(fuse_boxes([])) == 0 and len(fuse_boxes([Annotations.empty()])) == 0
 
 
-@pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1]])
+def test_weights_for_too_few_classes():
+    with pytest.raises(ValueError, match="2 classes or more, found 1"):
+        fuse_boxes([found([[0, 0, 1, 1]], [0.5], [1])], [[1]])
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, np.nan], [1, -1], [[1, 1]]])
 def test_wrong_weights(weights):
     with pytest.raises(ValueError, match="expected 2 weights"):
         fuse_boxes([Annotations.empty(), Annotations.empty()], weights)

@@ -16,8 +16,8 @@ from semiscope.types import Annotations, Mask, Shape
 
 # All scores zero: no member tells more than another.
 _LEAST = 1e-12
-# A sum of floats that should be exactly one half may come out a little less.
-_HALF = 0.5 - 1e-9
+# Scores are float32: what should be exactly one half may come out a little less.
+_HALF = 0.5 - 1e-6
 
 
 def fuse_boxes(
