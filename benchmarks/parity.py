@@ -18,7 +18,7 @@ import torch
 
 from semiscope.compress.export import export, trained_network
 from semiscope.compress.fuse import fuse
-from semiscope.compress.graph import round_to_half
+from semiscope.compress.graph import round_weights
 from semiscope.infer.model import Model
 from semiscope.infer.sampling import Dial
 from semiscope.io.image import read_image
@@ -29,15 +29,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--half", action="store_true")
+    parser.add_argument("--weights", type=int, choices=(32, 16, 8), default=32)
     parser.add_argument("--min-score", type=float, default=0.05)
     given = parser.parse_args()
     network = fuse(trained_network(given.run)[0], implicit=True)
-    if given.half:
-        round_to_half(network)
+    round_weights(network, given.weights)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        export(given.run, file, half=given.half)
+        export(given.run, file, weights=given.weights)
         model = Model.load(file)
     further = [torch.from_numpy(v) for v in model.meta.decoder.inputs(Dial()).values()]
     images = boxes = different = 0

@@ -190,7 +190,7 @@ def test_from_scenes_to_a_model_file(tmp_path):
     settings = (tmp_path / "run/settings.toml").read_text()
     assert "epochs = 1" in settings and 'neck = "coord"' in settings and "mosaic = 0.5" in settings
     run("train", "detect", "--resume", "run")
-    run("export", "run", "--out", "m.onnx", "--half")
+    run("export", "run", "--out", "m.onnx", "--weights", "16")
     assert json.loads(run("info", "m.onnx", "--json").stdout)["network"].endswith("coord")
     run("convert", "scenes", "yolo", "--to", "yolo")
     figures = json.loads(run("evaluate", "--model", "m.onnx", "--data", "yolo", "--json").stdout)

@@ -20,6 +20,7 @@ from semiscope.cli.show import (
     training_bar,
 )
 from semiscope.compress import export as exporting
+from semiscope.compress.graph import StoredBits
 from semiscope.compress.metadata import rewrite_meta
 from semiscope.errors import SettingsError
 from semiscope.evaluate.plots import plot_dial
@@ -104,12 +105,12 @@ def export(
     /,
     *,
     out: Annotated[Path, Parameter(help="The .onnx file; its stem becomes the model's name.")],
-    half: Annotated[bool, Parameter(help="Store weights in 16 bits.", negative="")] = False,
+    weights: Annotated[StoredBits, Parameter(help="Bits in which weights are stored.")] = 32,
     licence: Annotated[str, Parameter(help="Under which it may be used.")] = "unstated",
     limits: Annotated[str, Parameter(help="What it is not fit for.")] = "",
 ) -> None:
     """Write a run's best weights as one model file, checked against torch."""
-    meta = exporting.export(run, out, half=half, licence=licence, limits=limits)
+    meta = exporting.export(run, out, weights=weights, licence=licence, limits=limits)
     size = out.stat().st_size / 1e6
     stdout.print(f"written: {out} ({size:.1f} MB, {meta.gflops:.2f} GFLOPs)", markup=False)
 

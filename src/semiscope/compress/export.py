@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from semiscope.compress.diffusion_graph import diffusion_graph
 from semiscope.compress.fuse import fuse
-from semiscope.compress.graph import round_to_half, store_half, to_onnx
+from semiscope.compress.graph import StoredBits, round_weights, store_weights, to_onnx
 from semiscope.compress.metadata import put_meta
 from semiscope.compress.profile import profile
 from semiscope.config import read_toml
@@ -95,7 +95,7 @@ def export(
     run: Path,
     out: Path,
     *,
-    half: bool = False,
+    weights: StoredBits = 32,
     licence: str = "unstated",
     limits: str = "",
 ) -> ModelMeta:
@@ -104,7 +104,7 @@ def export(
     Args:
         run: The run folder.
         out: The .onnx file; its stem becomes the model's name.
-        half: Store weights in 16 bits. The file is half as large; the arithmetic stays in 32 bits.
+        weights: Bits in which weights are stored; the arithmetic stays in 32 bits.
         licence: Under which the model may be used.
         limits: What it is not fit for.
 
@@ -119,8 +119,7 @@ def export(
     spec, figures = state["spec"], state["metrics"]
     given = InputSpec.model_validate(spec["input"])
     deployed = fuse(network, implicit=True)
-    if half:
-        round_to_half(deployed)
+    round_weights(deployed, weights)
     decoder: Decoder = TypeAdapter(Decoder).validate_python(spec["decoder"])
     images = np.zeros((2, given.channels, given.height, given.width), np.float32)
     further = decoder.inputs(Dial())
@@ -145,8 +144,8 @@ def export(
         limits=limits,
     )
     model = DEPLOYMENTS[spec["net"]].graph(deployed, torch.from_numpy(images))
-    if half:
-        store_half(model)
+    if weights != 32:
+        store_weights(model, weights)
     put_meta(model, meta)
     content = model.SerializeToString()
     draws = _DRAWS if DEPLOYMENTS[spec["net"]].selects else 1

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from semiscope.cli.learning import dial
 from semiscope.compress.export import export, trained_network
 from semiscope.compress.fuse import fuse
-from semiscope.compress.graph import round_to_half
+from semiscope.compress.graph import round_weights
 from semiscope.errors import DataError, SettingsError
 from semiscope.infer.model import Model
 from semiscope.infer.sampling import Dial, alpha_bar
@@ -57,7 +57,7 @@ def trained(tmp_path_factory, outlined):
 @pytest.fixture(scope="module")
 def exported(trained):
     folder, _ = trained
-    meta = export(folder / "run", folder / "model.onnx", half=True)
+    meta = export(folder / "run", folder / "model.onnx", weights=8)
     return folder, meta, Model.load(folder / "model.onnx")
 
 
@@ -149,7 +149,7 @@ def test_the_run_is_a_segmenter_that_says_its_figures(trained, exported):
 def test_the_file_answers_as_torch_with_any_boxes_and_steps(trained, exported, boxes, steps):
     folder, _, model = exported
     network = fuse(trained_network(folder / "run")[0], implicit=True)
-    round_to_half(network)
+    round_weights(network, 8)
     images = images_of(folder)
     prepared = [model.prepare(i) for i in images]
     ours = model.dialled(Dial(boxes=boxes, steps=steps, seed=7)).run(prepared)
