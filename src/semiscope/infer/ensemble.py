@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ Raw = list[list[NDArray[np.float32]]]
 """Each member's raw output."""
 
 
-def load(name: str, threads: int | None = None) -> Predictor[Any, Any]:
+def load(name: str | Path, threads: int | None = None) -> Predictor[Any, Any]:
     """A model, or several joined by ``+`` as an ensemble.
 
     Args:
@@ -50,7 +51,7 @@ def load(name: str, threads: int | None = None) -> Predictor[Any, Any]:
     Raises:
         ModelError: As ``Model``, or as ``Ensemble``.
     """
-    names = _names(name)
+    names = _names(str(name))
     if len(names) == 1:
         return Model.load(name, threads)
     missing = [n for n in names if not locate(n).is_file()]

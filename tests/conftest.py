@@ -10,26 +10,29 @@ from semiscope.infer.model import METADATA_KEY
 CELL = 8
 
 
-def write_blob_model(path: Path, **changes) -> Path:
+def write_blob_model(path: Path, graph=None, **changes) -> Path:
     """A detector that any one can check by hand: each 8 x 8 cell of a 64 x 64 input is a box.
 
     With b the cell's mean brightness in [0, 1], the objectness is sigmoid(40 b - 12); a cell is a
     "dim" defect below 0.7 and a "bright" one above. So 0.5 gives dim, 0.9 bright, both above 0.99,
-    and 0.32 gives dim at sigmoid(0.8) = 0.69.
+    and 0.32 gives dim at sigmoid(0.8) = 0.69. Another graph and changes of the metadata make other
+    models of it.
     """
     weight = np.zeros((7, 1, CELL, CELL), np.float32)
     bias = np.zeros(7, np.float32)
     for channel, gain, offset in ((4, 40, -12), (5, -80, 56), (6, 80, -56)):
         weight[channel] = gain / CELL**2
         bias[channel] = offset
-    graph = helper.make_graph(
+    blobs = helper.make_graph(
         [helper.make_node("Conv", ["x", "w", "b"], ["y"], strides=[CELL, CELL])],
         "blobs",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 64, 64])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 7, 8, 8])],
         [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(
+        graph or blobs, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
     meta = {
         "name": "blobs",
         "task": "detect",
