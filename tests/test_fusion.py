@@ -100,6 +100,9 @@ def test_a_model_that_is_not_asked_takes_nothing_from_the_score():
     np.testing.assert_allclose(fused.score, [0.6], rtol=1e-6)
     assert len(fuse_boxes([a, b], [[1, 0], [1, 0]])) == 0
     np.testing.assert_allclose(fuse_boxes([a, b], [0, 2]).score, [0.9], rtol=1e-6)
+    # two members of the one model that is asked count as one
+    twice = Annotations.concatenate([a, a])
+    np.testing.assert_allclose(fuse_boxes([twice, b], [1, 0]).score, [0.6], rtol=1e-6)
 
 
 def voted(masks, scores, weights=None):
@@ -165,9 +168,11 @@ def test_only_the_members_crops_are_looked_at():
     far = 10**7
     a, b = Mask(far, far, np.ones((4, 2), bool)), Mask(far + 1, far, np.ones((4, 2), bool))
     box = [[far, far, far + 3, far + 4]]
-    parts = [found(box, [0.9], shapes=(a,)), found(box, [0.8], shapes=(b,))]
-    (shape,) = fuse_boxes(parts).shapes
-    assert (shape.x, shape.y, shape.area) == (far, far, 8)
+    empty = Mask(0, 0, np.zeros((0, 0), bool))
+    parts = [found(box, [0.5], shapes=(m,)) for m in (a, b)]
+    parts.append(found(box, [0.1], shapes=(empty,)))
+    (shape,) = fuse_boxes(parts, [1.2, 1.2, 1]).shapes
+    assert (shape.x, shape.y, shape.area) == (far + 1, far, 4)
 
 
 def test_members_without_shape_count_in_box_and_score_only():

@@ -104,7 +104,7 @@ class Ensemble:
                 raise ModelError(
                     f"{'+'.join(m.name for m in metas)}: expected models of the same classes, "
                     f"found {meta.name} for {', '.join(meta.classes)} and the others for "
-                    f"{', '.join(sorted(others))}. Leave {meta.name} out."
+                    f"{', '.join(sorted(others))}. Use {meta.name} on its own."
                 )
         classes = tuple(dict.fromkeys(c for m in metas for c in m.classes))
         self.members = tuple(members)
