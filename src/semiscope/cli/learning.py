@@ -23,9 +23,8 @@ from semiscope.compress import export as exporting
 from semiscope.compress.graph import StoredBits
 from semiscope.compress.metadata import rewrite_meta
 from semiscope.errors import SettingsError
-from semiscope.evaluate.plots import plot_dial
 from semiscope.infer.model import ZOO, Model
-from semiscope.inspection.dial import DialSettings, measure_dial
+from semiscope.inspection.dial import DialSettings, measure_dial, plot_dial
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.tasks.common import LearnSettings

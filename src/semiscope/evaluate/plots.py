@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semiscope.evaluate.detection import DetectionReport
-from semiscope.infer.model import DialPoint
 from semiscope.io.files import write_atomic
 
 if TYPE_CHECKING:
@@ -59,44 +57,15 @@ def plot_detections(report: DetectionReport, path: Path) -> None:
                 shade = count / counts[row].sum()
                 colour = "white" if shade > 0.5 else "black"
                 right.text(column, row, str(count), ha="center", va="center", color=colour)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
-def plot_dial(points: Sequence[DialPoint], knee: DialPoint, path: Path) -> None:
-    """Writes a PNG: AP over seconds an image, a line for each number of steps.
+def write_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as a PNG, whole or not at all.
 
     Raises:
         SemiscopeError: The file cannot be written.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for steps in sorted({p.steps for p in points}):
-        line = sorted((p for p in points if p.steps == steps), key=lambda p: p.boxes)
-        times, heights = [p.seconds for p in line], [p.map for p in line]
-        axes.plot(times, heights, marker="o", label=f"{steps} step{'s' * (steps > 1)}")
-        for point in line:
-            axes.annotate(
-                str(point.boxes),
-                (point.seconds, point.map),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize="small",
-            )
-    axes.plot(knee.seconds, knee.map, "o", ms=16, mfc="none", mec="black", label="knee")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:.3g}")
-    axes.xaxis.set_minor_formatter("{x:.3g}")
-    axes.set(xlabel="seconds an image", ylabel="AP", title="random boxes at the points")
-    axes.margins(y=0.15)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    _write(figure, path)
-
-
-def _write(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     write_atomic(path, buffer.getvalue())

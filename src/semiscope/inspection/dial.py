@@ -18,6 +18,7 @@ from pydantic import Field
 from semiscope.config import Settings
 from semiscope.errors import ImageError
 from semiscope.evaluate.detection import evaluate_detections
+from semiscope.evaluate.plots import write_figure
 from semiscope.infer.model import DialPoint, Model
 from semiscope.infer.sampling import Dial
 from semiscope.inspection.pipeline import OVERLAP, infer, prepare_inputs
@@ -116,3 +117,37 @@ def knee(points: Sequence[DialPoint], loss: float) -> DialPoint:
     """The fastest point whose AP is at most ``loss`` below the best."""
     least = max(p.map for p in points) - loss
     return min((p for p in points if p.map >= least), key=lambda p: p.seconds)
+
+
+def plot_dial(points: Sequence[DialPoint], knee: DialPoint, path: Path) -> None:
+    """Writes a PNG: AP over seconds an image, a line for each number of steps.
+
+    Raises:
+        SemiscopeError: The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for steps in sorted({p.steps for p in points}):
+        line = sorted((p for p in points if p.steps == steps), key=lambda p: p.boxes)
+        times, heights = [p.seconds for p in line], [p.map for p in line]
+        axes.plot(times, heights, marker="o", label=f"{steps} step{'s' * (steps > 1)}")
+        for point in line:
+            axes.annotate(
+                str(point.boxes),
+                (point.seconds, point.map),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize="small",
+            )
+    axes.plot(knee.seconds, knee.map, "o", ms=16, mfc="none", mec="black", label="knee")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:.3g}")
+    axes.xaxis.set_minor_formatter("{x:.3g}")
+    axes.set(xlabel="seconds an image", ylabel="AP", title="random boxes at the points")
+    axes.margins(y=0.15)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    write_figure(figure, path)
