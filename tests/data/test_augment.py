@@ -174,3 +174,18 @@ def test_a_part_of_the_image_shows_an_instance_most_of_the_time_and_stays_inside
 
 def test_a_view_larger_than_the_image_is_centred():
     assert draw_focus(scene(60, 80), 96, np.random.default_rng(0)) == (40, 30)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (7, 3), (99, 59), (50, 31)])
+def test_a_mask_of_one_pixel_survives_shrinking_and_a_missing_one_does_no_harm(place):
+    x, y = place
+    masks = (Mask(x, y, np.ones((1, 1), bool)), Mask(0, 0, np.zeros((0, 0), bool)))
+    boxes = np.array([[x, y, x + 1, y + 1], [1, 1, 9, 9]], np.float32)
+    known = Annotations(boxes, np.array([0, 0]), None, masks)
+    small = scaled(Example(np.zeros((60, 100), np.uint8), known), 0.13)
+    (mask, none) = small.annotations.shapes
+    height, width = small.pixels.shape
+    assert (mask.x, mask.y) == (int((x + 0.5) * width / 100), int((y + 0.5) * height / 60))
+    assert mask.area == 1 and none.area == 0
+    moved = warp(small, np.array([[1.0, 0, 0.3], [0, 1.0, -0.2]]), height, width, 0)
+    assert len(moved.annotations) <= 2

@@ -102,13 +102,22 @@ def _move(
 ) -> Shape | None:
     if isinstance(shape, Polygons):
         return Polygons(tuple(r @ matrix[:, :2].T + matrix[:, 2] for r in shape.rings))
-    if isinstance(shape, Mask):
+    if isinstance(shape, Mask) and shape.bits.any():
         local = centred.copy()
         local[:, 2] += centred[:, :2] @ (shape.x, shape.y)
         bits = cv2.warpAffine(
             shape.bits.astype(np.uint8), local, (width, height), flags=cv2.INTER_NEAREST
         )
+        if not bits.any():
+            # a mask of a pixel or two may fall between the new pixels: its middle stays
+            rows, columns = np.nonzero(shape.bits)
+            middle = columns.mean() + shape.x + 0.5, rows.mean() + shape.y + 0.5
+            x, y = np.floor(matrix[:, :2] @ middle + matrix[:, 2]).astype(int)
+            if 0 <= x < width and 0 <= y < height:
+                bits[y, x] = 1
         return crop(bits.astype(bool))
+    if isinstance(shape, Mask):
+        return shape
     return None
 
 
