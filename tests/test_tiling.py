@@ -242,3 +242,15 @@ def test_angles_stay_with_their_instances():
     merged = merge([(Tile(100, 0, 256, 256), part)], 256, 356, 0.5)
     assert merged.angle_deg.tolist() == [60, 30]
     np.testing.assert_array_equal(merged.xyxy[1], [110, 10, 150, 50])
+
+
+def test_pieces_whose_masks_are_empty_are_one_object_without_pixels():
+    left, right = Tile(0, 0, 60, 40), Tile(50, 0, 60, 40)
+    nothing = (Mask(0, 0, np.zeros((0, 0), bool)),)
+    pieces = [
+        (left, Annotations(np.array([[30, 10, 60, 30]]), np.array([0]), None, nothing)),
+        (right, Annotations(np.array([[0, 10, 30, 30]]), np.array([0]), None, nothing)),
+    ]
+    merged = merge(pieces, 40, 110, 0.5)
+    assert merged.xyxy.tolist() == [[30, 10, 80, 30]]
+    assert merged.shapes[0].area == 0

@@ -225,6 +225,8 @@ def _union(shapes: Sequence[Shape | None], height: int, width: int) -> Shape | N
     if len(outlines) == len(known):
         return Polygons(tuple(ring for rings in outlines for ring in rings))
     masks = [m for m in (rasterise(s, height, width) for s in known) if m.area]
+    if not masks:
+        return Mask(0, 0, np.zeros((0, 0), bool))
     left, top = min(m.x for m in masks), min(m.y for m in masks)
     right = max(m.x + m.bits.shape[1] for m in masks)
     bottom = max(m.y + m.bits.shape[0] for m in masks)
