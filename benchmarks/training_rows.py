@@ -172,7 +172,7 @@ def learn_settings(row: Row, given: argparse.Namespace) -> LearnSettings:
     elif given.scale == "small":
         # the smallest defects are about a twentieth of the image
         values["anchor"] = given.side / 20
-    return TASKS[task][0].from_dict(values, row.net)
+    return TASKS[task].settings.from_dict(values, row.net)
 
 
 def loop_settings(row: Row, given: argparse.Namespace) -> LoopSettings:
@@ -250,7 +250,7 @@ def trained(row: Row, given: argparse.Namespace) -> Trained:
     )
     run, task = given.out / name, NETS[row.net]
     learn, loop = learn_settings(row, given), loop_settings(row, given)
-    made = TASKS[task][1](learn, loop.seed)
+    made = TASKS[task].task(learn, loop.seed)
     steps = max(1, len(made.examples()) // loop.batch)
     begun = (run / SETTINGS_FILE).exists()
     if begun:

@@ -208,3 +208,12 @@ def test_from_scenes_to_a_model_file(tmp_path):
         ).stdout
     )
     assert speed["ratio"] > 0 and speed["peak_memory_mb"] > 0
+
+
+def test_the_gradient_s_norm_of_a_diffusion_training_stays_when_another_option_is_given(tmp_path):
+    from semiscope.cli import app
+
+    _, bound, _ = app.parse_args(
+        ["train", "diffuse", "--data", str(tmp_path), "--epochs", "2"], exit_on_error=False
+    )
+    assert bound.arguments["loop"].clip_norm == 1.0 and bound.arguments["loop"].epochs == 2

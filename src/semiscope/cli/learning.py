@@ -29,7 +29,7 @@ from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings
-from semiscope.learn.tasks.diffuse import DiffuseSettings
+from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings
 from semiscope.learn.tasks.instances import InstancesSettings
 
 SettingsFile = Annotated[
@@ -56,7 +56,7 @@ def train_detect(
 def train_diffuse(
     *,
     learn: Annotated[DiffuseSettings, Parameter(name="*")],
-    loop: Loop = LoopSettings(clip_norm=1.0),  # noqa: B008
+    loop: Annotated[DiffuseLoopSettings, Parameter(name="*")] = DiffuseLoopSettings(),  # noqa: B008
     out: Out = Path("runs/diffuse"),
     settings: SettingsFile = None,
     resume: Resume = None,

@@ -35,13 +35,8 @@ def refuse_dial(dial: Dial) -> None:
         )
 
 
-class YoloDecoder(Settings):
-    """Raw maps of ``YoloV7Tiny`` (see ``decode_yolo``)."""
-
-    kind: Literal["yolo"] = "yolo"
-    strides: tuple[int, ...]
-    anchors: tuple[tuple[tuple[float, float], ...], ...]
-    iou_threshold: float = Field(gt=0, le=1, description="Overlap that suppresses")
+class _Fixed(Settings):
+    """Base of the decoders whose network has no random boxes."""
 
     def inputs(self, dial: Dial) -> dict[str, NDArray[np.float32]]:
         """What the engine is given beside the images: nothing.
@@ -51,6 +46,15 @@ class YoloDecoder(Settings):
         """
         refuse_dial(dial)
         return {}
+
+
+class YoloDecoder(_Fixed):
+    """Raw maps of ``YoloV7Tiny`` (see ``decode_yolo``)."""
+
+    kind: Literal["yolo"] = "yolo"
+    strides: tuple[int, ...]
+    anchors: tuple[tuple[tuple[float, float], ...], ...]
+    iou_threshold: float = Field(gt=0, le=1, description="Overlap that suppresses")
 
     def annotations(
         self,
@@ -114,15 +118,10 @@ class DiffusionDecoder(Settings):
         )
 
 
-class InstanceDecoder(Settings):
+class InstanceDecoder(_Fixed):
     """Detections of ``MaskRcnn``, suppressed by the network itself (see ``decode_instances``)."""
 
     kind: Literal["instances"] = "instances"
-
-    def inputs(self, dial: Dial) -> dict[str, NDArray[np.float32]]:
-        """As ``YoloDecoder.inputs``."""
-        refuse_dial(dial)
-        return {}
 
     def annotations(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli_w
 from accelerate import PartialState
@@ -16,17 +16,31 @@ from semiscope.io.files import write_atomic
 from semiscope.learn.loop import LoopSettings, Progress, Task, train
 from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings, DetectTask
-from semiscope.learn.tasks.diffuse import DiffuseSettings, DiffuseTask
+from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings, DiffuseTask
 from semiscope.learn.tasks.instances import InstancesSettings, InstancesTask
 
 SETTINGS_FILE = "settings.toml"
 
-TASKS: dict[str, tuple[type[LearnSettings], Callable[[Any, int], Task]]] = {
-    "detect": (DetectSettings, DetectTask),
-    "diffuse": (DiffuseSettings, DiffuseTask),
-    "instances": (InstancesSettings, InstancesTask),
+
+class Way(NamedTuple):
+    """A way of learning.
+
+    Attributes:
+        settings: What is learned.
+        loop: How long and how.
+        task: Made from the first and a seed.
+    """
+
+    settings: type[LearnSettings]
+    loop: type[LoopSettings]
+    task: Callable[[Any, int], Task]
+
+
+TASKS = {
+    "detect": Way(DetectSettings, LoopSettings, DetectTask),
+    "diffuse": Way(DiffuseSettings, DiffuseLoopSettings, DiffuseTask),
+    "instances": Way(InstancesSettings, LoopSettings, InstancesTask),
 }
-"""By name its settings and what makes it from them and a seed."""
 
 
 def read_settings(path: Path) -> tuple[str, Settings, LoopSettings]:
@@ -42,8 +56,9 @@ def read_settings(path: Path) -> tuple[str, Settings, LoopSettings]:
     unknown = values.keys() - {"task", "learn", "loop"}
     if unknown:
         raise SettingsError(f"{path}: unknown: {', '.join(sorted(unknown))}")
-    learn = TASKS[name][0].from_dict(values.get("learn", {}), path)
-    return name, learn, LoopSettings.from_dict(values.get("loop", {}), path)
+    way = TASKS[name]
+    learn = way.settings.from_dict(values.get("learn", {}), path)
+    return name, learn, way.loop.from_dict(values.get("loop", {}), path)
 
 
 def start(
@@ -62,8 +77,7 @@ def start(
         raise SettingsError(
             f"{run}: already holds a run. Continue it with --resume {run}, or choose another --out."
         )
-    _, kind = TASKS[task]
-    made = kind(learn, loop.seed)
+    made = TASKS[task].task(learn, loop.seed)
     text = tomli_w.dumps(
         {
             "task": task,
@@ -84,5 +98,4 @@ def resume(run: Path, progress: Progress | None = None) -> dict[str, float]:
         SettingsError: The folder holds no run.
     """
     name, learn, loop = read_settings(run / SETTINGS_FILE)
-    _, kind = TASKS[name]
-    return train(kind(learn, loop.seed), loop, run, progress)
+    return train(TASKS[name].task(learn, loop.seed), loop, run, progress)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from semiscope.infer.decoders import DiffusionDecoder
 from semiscope.infer.sampling import MOST_BOXES, TIMES, Sampling, alpha_bar
 from semiscope.learn.examples import InstanceExamples
+from semiscope.learn.loop import LoopSettings
 from semiscope.learn.losses.diffusion import LEAST_BOXES, DiffusionLossSettings, diffusion_loss
 from semiscope.learn.tasks.common import (
     OutlineSettings,
@@ -55,6 +56,12 @@ class DiffuseSettings(OutlineSettings):
     )
     sampling: Sampling = Sampling()
     loss: DiffusionLossSettings = DiffusionLossSettings()
+
+
+class DiffuseLoopSettings(LoopSettings):
+    """How long and how a training of DiffusionInst runs."""
+
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient")
 
 
 class DiffuseTask:
