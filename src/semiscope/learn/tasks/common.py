@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
 from pydantic import BeforeValidator, Field
@@ -14,10 +14,13 @@ from semiscope.config import Settings
 from semiscope.data.augment import AugmentSettings
 from semiscope.data.dataset import hold_out, open_dataset
 from semiscope.errors import DataError, SettingsError
+from semiscope.evaluate.curves import ShapeKind
 from semiscope.infer.decode import Scaling
 from semiscope.infer.model import InputSpec
 from semiscope.learn import checkpoint
+from semiscope.learn.examples import DetectExamples
 from semiscope.learn.pretrained import read_weights
+from semiscope.learn.validation import Validation
 from semiscope.nets.backbones import load_backbone
 from semiscope.nets.stages import Staged
 from semiscope.types import Dataset
@@ -25,6 +28,8 @@ from semiscope.types import Dataset
 # ImageNet's mean and standard deviation for colour; their average for grey
 _MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
 _STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
+
+E = TypeVar("E", bound=DetectExamples)
 
 
 class LearnSettings(Settings):
@@ -95,13 +100,7 @@ def prepare_network(network: nn.Module, settings: OutlineSettings) -> None:
     """
     backbone = network.get_submodule("backbone")
     assert isinstance(backbone, Staged)
-    if settings.pretrained:
-        try:
-            load_backbone(backbone, read_weights(settings.pretrained, settings.backbone))
-        except ValueError as error:
-            raise SettingsError(
-                f"{settings.pretrained}: expected {settings.backbone} weights, found {error}"
-            ) from None
+    load_pretrained(backbone, settings.pretrained, settings.backbone)
     if settings.init is not None:
         own = network.state_dict()
         tensors = best_weights(settings.init)
@@ -114,6 +113,20 @@ def prepare_network(network: nn.Module, settings: OutlineSettings) -> None:
         network.load_state_dict(fitting, strict=False)
     backbone.freeze(settings.frozen_stages)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def load_pretrained(backbone: Staged, source: str, name: str) -> None:
+    """Loads published weights into a backbone; an empty source leaves it as it is.
+
+    Raises:
+        SettingsError: The weights cannot be had, or do not fit the backbone.
+    """
+    if not source:
+        return
+    try:
+        load_backbone(backbone, read_weights(source, name))
+    except ValueError as error:
+        raise SettingsError(f"{source}: expected {name} weights, found {error}") from None
 
 
 def best_weights(run: Path) -> dict[str, Tensor]:
@@ -130,7 +143,67 @@ def best_weights(run: Path) -> dict[str, Tensor]:
     return tensors["model"]
 
 
-def open_splits(settings: LearnSettings, seed: int) -> tuple[Dataset, Dataset]:
+class TaskData(Generic[E]):
+    """The data that a task learns from, opened once.
+
+    Attributes:
+        classes: Names by class index.
+        input: How an image is brought to the network.
+        examples: The training views.
+        validation: The held-out images.
+    """
+
+    def __init__(
+        self, settings: LearnSettings, seed: int, examples: type[E], shape: ShapeKind
+    ) -> None:
+        """Opens the data.
+
+        Raises:
+            DataError: The training or the validation part has no image with boxes, or outlines are
+                wanted and an instance has none.
+        """
+        train, validation = _open_splits(settings, seed)
+        self.classes = train.classes
+        self.input = InputSpec(
+            height=settings.height,
+            width=settings.width,
+            channels=settings.channels,
+            scaling=settings.scaling,
+            mean=_MEAN[settings.channels],
+            std=_STD[settings.channels],
+        )
+        self.examples = examples(train, self.input, settings.augment, settings.view)
+        self.validation = Validation(validation, self.input, shape)
+        self._task = "segment" if shape == "mask" else "detect"
+        self._text = f"{settings.data.name}: {len(train)} images, {len(validation)} held out"
+
+    def spec(
+        self, net: str, built: dict[str, Any], network: str, decoder: Settings
+    ) -> dict[str, Any]:
+        """What ``compress.export`` needs to rebuild a network and to write the model file.
+
+        Args:
+            net: Name in ``compress.export.DEPLOYMENTS``.
+            built: What the network is built from there.
+            network: The network in words.
+            decoder: Turns its output into annotations.
+        """
+        return {
+            "task": self._task,
+            "net": net,
+            "built": built,
+            "network": network,
+            "classes": list(self.classes),
+            "input": self.input.model_dump(mode="json"),
+            "decoder": decoder.model_dump(mode="json"),
+            "field": list(self.examples.field()),
+            "thresholds": self.validation.thresholds,
+            "class_ap": self.validation.class_ap,
+            "data": self._text,
+        }
+
+
+def _open_splits(settings: LearnSettings, seed: int) -> tuple[Dataset, Dataset]:
     """The training and the validation part of the data.
 
     Raises:
@@ -147,18 +220,6 @@ def open_splits(settings: LearnSettings, seed: int) -> tuple[Dataset, Dataset]:
         if not any(s.annotations is not None and len(s.annotations) for s in part):
             raise DataError(f"{settings.data}: expected {name} images with boxes, found none")
     return train, validation
-
-
-def input_spec(settings: LearnSettings) -> InputSpec:
-    """How an image is brought to the network."""
-    return InputSpec(
-        height=settings.height,
-        width=settings.width,
-        channels=settings.channels,
-        scaling=settings.scaling,
-        mean=_MEAN[settings.channels],
-        std=_STD[settings.channels],
-    )
 
 
 def parameter_groups(network: nn.Module, settings: LearnSettings) -> Sequence[dict[str, Any]]:

@@ -15,15 +15,13 @@ from semiscope.infer.decoders import YoloDecoder
 from semiscope.learn.examples import DetectExamples
 from semiscope.learn.losses.anchors import fit_anchors
 from semiscope.learn.losses.yolo import YoloLossSettings, yolo_loss
-from semiscope.learn.pretrained import read_weights
 from semiscope.learn.tasks.common import (
     LearnSettings,
+    TaskData,
     best_weights,
-    input_spec,
-    open_splits,
+    load_pretrained,
     parameter_groups,
 )
-from semiscope.learn.validation import Validation
 from semiscope.nets.efficientnet_lite import EfficientNetLite0
 from semiscope.nets.yolov7_tiny import COCO_ANCHORS, STRIDES, Backbone, Neck, YoloV7Tiny
 
@@ -61,20 +59,15 @@ class DetectTask:
             DataError: No training image with a box, or no box to validate on.
         """
         self.settings = settings
-        train, validation = open_splits(settings, seed)
-        self.classes = train.classes
-        self.spec_in = input_spec(settings)
-        self._train = DetectExamples(train, self.spec_in, settings.augment, settings.view)
-        self._validation = Validation(validation, self.spec_in, "box")
-        self.anchors = fit_anchors(self._train.sizes(), np.array(COCO_ANCHORS), seed)
+        self.data = TaskData(settings, seed, DetectExamples, "box")
+        self.anchors = fit_anchors(self.data.examples.sizes(), np.array(COCO_ANCHORS), seed)
         self._built = {
-            "classes": len(self.classes),
+            "classes": len(self.data.classes),
             "neck": settings.neck,
             "backbone": settings.backbone,
             "channels": settings.channels,
             "anchors": self.anchors.shape[1],
         }
-        self._data = f"{settings.data.name}: {len(train)} images, {len(validation)} held out"
 
     def network(self) -> nn.Module:
         """A fresh network, its backbone loaded and frozen as the settings say."""
@@ -89,8 +82,7 @@ class DetectTask:
                     "channels and classes, found another. Set these as that run has them."
                 ) from None
         if isinstance(network.backbone, EfficientNetLite0):
-            if settings.pretrained:
-                network.backbone.load_imagenet(read_weights(settings.pretrained, settings.backbone))
+            load_pretrained(network.backbone, settings.pretrained, settings.backbone)
             network.backbone.freeze(settings.frozen_stages)
             # depthwise convolutions run 1.5 times as fast in this layout on a CPU
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,19 +91,8 @@ class DetectTask:
     def spec(self) -> dict[str, Any]:
         """What ``compress.export`` needs to rebuild the network and to write the model file."""
         settings = self.settings
-        return {
-            "task": "detect",
-            "net": settings.net,
-            "built": self._built,
-            "network": f"{settings.net}, backbone {settings.backbone}, neck {settings.neck}",
-            "classes": list(self.classes),
-            "input": self.spec_in.model_dump(mode="json"),
-            "decoder": self._decoder().model_dump(mode="json"),
-            "field": list(self._train.field()),
-            "thresholds": self._validation.thresholds,
-            "class_ap": self._validation.class_ap,
-            "data": self._data,
-        }
+        network = f"{settings.net}, backbone {settings.backbone}, neck {settings.neck}"
+        return self.data.spec(settings.net, self._built, network, self._decoder())
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
         """Decay on convolution weights alone; biases start from a high rate under SGD (YOLO)."""
@@ -126,7 +107,7 @@ class DetectTask:
 
     def examples(self) -> DetectExamples:
         """The training views."""
-        return self._train
+        return self.data.examples
 
     def loss(
         self, network: nn.Module, batch: tuple[Tensor, Tensor]
@@ -142,7 +123,7 @@ class DetectTask:
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """AP on the held-out images; fitness is YOLO's 0.1 AP50 + 0.9 AP."""
-        return self._validation.evaluate(network, self._decoder())
+        return self.data.validation.evaluate(network, self._decoder())
 
     def _decoder(self) -> YoloDecoder:
         return YoloDecoder(

@@ -19,12 +19,10 @@ from semiscope.learn.loop import LoopSettings
 from semiscope.learn.losses.diffusion import LEAST_BOXES, DiffusionLossSettings, diffusion_loss
 from semiscope.learn.tasks.common import (
     OutlineSettings,
-    input_spec,
-    open_splits,
+    TaskData,
     parameter_groups,
     prepare_network,
 )
-from semiscope.learn.validation import Validation
 from semiscope.nets.diffusion_inst import (
     SIGNAL_SCALE,
     Denoiser,
@@ -75,13 +73,9 @@ class DiffuseTask:
                 outline.
         """
         self.settings = settings
-        train, validation = open_splits(settings, seed)
-        self.classes = train.classes
-        self.spec_in = input_spec(settings)
-        self._train = InstanceExamples(train, self.spec_in, settings.augment, settings.view)
-        self._validation = Validation(validation, self.spec_in, "mask")
+        self.data = TaskData(settings, seed, InstanceExamples, "mask")
         self._built = {
-            "classes": len(self.classes),
+            "classes": len(self.data.classes),
             "backbone": settings.backbone,
             "channels": settings.channels,
             "width": settings.features,
@@ -94,7 +88,6 @@ class DiffuseTask:
             sampling=settings.sampling, iou_threshold=settings.suppression_iou
         )
         self._level = torch.from_numpy(alpha_bar()).float()
-        self._data = f"{settings.data.name}: {len(train)} images, {len(validation)} held out"
 
     def network(self) -> nn.Module:
         """A fresh network, its backbone loaded and frozen as the settings say."""
@@ -105,20 +98,11 @@ class DiffuseTask:
     def spec(self) -> dict[str, Any]:
         """What ``compress.export`` needs to rebuild the network and to write the model file."""
         settings = self.settings
-        return {
-            "task": "segment",
-            "net": settings.net,
-            "built": self._built,
-            "network": f"{settings.net}, backbone {settings.backbone}, {settings.heads} heads of "
-            f"width {settings.features}",
-            "classes": list(self.classes),
-            "input": self.spec_in.model_dump(mode="json"),
-            "decoder": self._decoder.model_dump(mode="json"),
-            "field": list(self._train.field()),
-            "thresholds": self._validation.thresholds,
-            "class_ap": self._validation.class_ap,
-            "data": self._data,
-        }
+        network = (
+            f"{settings.net}, backbone {settings.backbone}, {settings.heads} heads of width "
+            f"{settings.features}"
+        )
+        return self.data.spec(settings.net, self._built, network, self._decoder)
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
         """AdamW."""
@@ -126,7 +110,7 @@ class DiffuseTask:
 
     def examples(self) -> InstanceExamples:
         """The training views."""
-        return self._train
+        return self.data.examples
 
     def loss(
         self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]
@@ -145,7 +129,7 @@ class DiffuseTask:
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Mask AP on the held-out images; fitness is 0.1 AP50 + 0.9 AP."""
         assert isinstance(network, DiffusionInst)
-        return self._validation.evaluate(Denoiser(network), self._decoder)
+        return self.data.validation.evaluate(Denoiser(network), self._decoder)
 
 
 def noisy_boxes(rows: Tensor, time: Tensor, level: Tensor, size: Tensor, count: int) -> Tensor:

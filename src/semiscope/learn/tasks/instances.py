@@ -17,12 +17,10 @@ from semiscope.learn.examples import InstanceExamples
 from semiscope.learn.losses.mask_rcnn import MaskRcnnLossSettings, mask_rcnn_loss
 from semiscope.learn.tasks.common import (
     OutlineSettings,
-    input_spec,
-    open_splits,
+    TaskData,
     parameter_groups,
     prepare_network,
 )
-from semiscope.learn.validation import Validation
 from semiscope.nets.mask_rcnn import with_backbone
 
 
@@ -59,15 +57,11 @@ class InstancesTask:
                 outline.
         """
         self.settings = settings
-        train, validation = open_splits(settings, seed)
-        self.classes = train.classes
-        self.spec_in = input_spec(settings)
-        self._train = InstanceExamples(train, self.spec_in, settings.augment, settings.view)
-        self._validation = Validation(validation, self.spec_in, "mask")
+        self.data = TaskData(settings, seed, InstanceExamples, "mask")
         self._built = {
             "backbone": settings.backbone,
             "channels": settings.channels,
-            "classes": len(self.classes),
+            "classes": len(self.data.classes),
             "width": settings.features,
             "box_hidden": settings.hidden,
             "mask": "conv" if settings.net == "mask-rcnn" else "point",
@@ -76,7 +70,6 @@ class InstancesTask:
             "detections": settings.detections,
             "subdivisions": settings.subdivisions,
         }
-        self._data = f"{settings.data.name}: {len(train)} images, {len(validation)} held out"
 
     def network(self) -> nn.Module:
         """A fresh network, its backbone loaded and frozen as the settings say."""
@@ -87,19 +80,8 @@ class InstancesTask:
     def spec(self) -> dict[str, Any]:
         """What ``compress.export`` needs to rebuild the network and to write the model file."""
         settings = self.settings
-        return {
-            "task": "segment",
-            "net": settings.net,
-            "built": self._built,
-            "network": f"{settings.net}, backbone {settings.backbone}, width {settings.features}",
-            "classes": list(self.classes),
-            "input": self.spec_in.model_dump(mode="json"),
-            "decoder": InstanceDecoder().model_dump(mode="json"),
-            "field": list(self._train.field()),
-            "thresholds": self._validation.thresholds,
-            "class_ap": self._validation.class_ap,
-            "data": self._data,
-        }
+        network = f"{settings.net}, backbone {settings.backbone}, width {settings.features}"
+        return self.data.spec(settings.net, self._built, network, InstanceDecoder())
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
         """SGD or AdamW, with decay on weights alone."""
@@ -111,7 +93,7 @@ class InstancesTask:
 
     def examples(self) -> InstanceExamples:
         """The training views."""
-        return self._train
+        return self.data.examples
 
     def loss(
         self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]
@@ -124,4 +106,4 @@ class InstancesTask:
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Mask AP on the held-out images; fitness is 0.1 AP50 + 0.9 AP."""
-        return self._validation.evaluate(network, InstanceDecoder())
+        return self.data.validation.evaluate(network, InstanceDecoder())
