@@ -44,10 +44,10 @@ class ConvBN(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
+            inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False
         )
         self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
-        self.act = nn.LeakyReLU(0.1, inplace=True) if activate else nn.Identity()
+        self.act: nn.Module = nn.LeakyReLU(0.1, inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))."""
@@ -285,6 +285,21 @@ class ImplicitHead(nn.Module):
         return conv
 
 
+def start_rare(heads: Sequence[nn.Conv2d], anchors: int) -> None:
+    """Biases such that at first an object is as rare as 8 in a 640 px image, its class open.
+
+    Args:
+        heads: For strides 8, 16 and 32 the convolution to A * (5 + K) channels.
+        anchors: A.
+    """
+    with torch.no_grad():
+        for head, stride in zip(heads, STRIDES, strict=True):
+            assert head.bias is not None
+            bias = head.bias.view(anchors, -1)
+            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+            bias[:, 5:] += math.log(0.6 / (bias.shape[1] - 5 - 0.99))
+
+
 class YoloV7Tiny(nn.Module):
     """The detector: backbone, neck, and an implicit head on each of three levels.
 
@@ -312,17 +327,9 @@ class YoloV7Tiny(nn.Module):
         self.neck = PathAggregation(self.backbone.channels, neck)
         self.anchors = anchors
         outputs = anchors * (5 + classes)
-        self.heads = nn.ModuleList(ImplicitHead(c, outputs) for c in self.neck.channels)
-        self._start_rare()
-
-    def _start_rare(self) -> None:
-        """Biases such that at first an object is as rare as 8 in a 640 px image."""
-        with torch.no_grad():
-            for head, stride in zip(self.heads, STRIDES, strict=True):
-                assert isinstance(head, ImplicitHead) and head.conv.bias is not None
-                bias = head.conv.bias.view(self.anchors, -1)
-                bias[:, 4] += math.log(8 / (640 / stride) ** 2)
-                bias[:, 5:] += math.log(0.6 / (self.classes - 0.99))
+        heads = [ImplicitHead(c, outputs) for c in self.neck.channels]
+        start_rare([head.conv for head in heads], anchors)
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Raw predictions.
