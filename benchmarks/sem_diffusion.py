@@ -169,13 +169,14 @@ def show_papers(name: str, sampling: str, shape: str, ap: Sequence[float], mean:
 
 def differences(given: argparse.Namespace) -> None:
     """Says what was not as in the paper."""
+    start = "" if given.init is None else f" as {given.init} left it"
     print(
         f"\nNot as in the paper: images from {given.data}; input {given.side} px (480); heads and "
         f"pyramid of scale '{given.scale}', {given.boxes} random boxes in training and test (500); "
         f"{given.minutes:g} minutes of training a row (30,000 steps of 8 images on a GPU), the "
-        f"first {given.frozen_stages} stages of the backbone frozen; one choice of weights by a "
-        "held-out tenth of the training images, tested once, where the paper takes the best of "
-        "every column over evaluations on the test images; AP over the whole curve as COCO does, "
+        f"first {given.frozen_stages} stages of the backbone frozen{start}; one choice of weights "
+        "by a held-out tenth of the training images, tested once, where the paper takes the best "
+        "of every column over evaluations on the test images; AP over the whole curve as COCO does, "
         f"where the paper counts detections from score {PAPER_SCORE} (a column of its own here). "
         f"One seed ({given.seed}). Seconds: {given.threads} core(s) in ONNX Runtime.\n"
     )

@@ -122,6 +122,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", choices=sorted(SCALES), default="small", help="of the heads")
     parser.add_argument("--boxes", type=int, default=100, help="random boxes, trained and tested")
     parser.add_argument("--pretrained", help="as of semiscope train; 'package' where there is one")
+    parser.add_argument("--init", type=Path, help="a run whose backbone is every row's start")
     parser.add_argument("--frozen-stages", type=int, default=3)
     parser.add_argument("--channels", type=int, default=1, help="of the image")
     parser.add_argument("--scaling", default="percentile", help="as of semiscope train")
@@ -160,6 +161,7 @@ def learn_settings(row: Row, given: argparse.Namespace) -> LearnSettings:
         "data": given.data,
         "backbone": row.backbone,
         "pretrained": package if given.pretrained is None else given.pretrained,
+        "init": given.init,
         "frozen_stages": given.frozen_stages,
         "height": given.side,
         "width": given.side,
@@ -182,7 +184,7 @@ def loop_settings(row: Row, given: argparse.Namespace) -> LoopSettings:
         balanced=row.sampling == "balanced",
         clip_norm=1.0 if row.net == "diffusion-inst" else 10.0,
         warmup_epochs=0.5,
-        ema_decay=0.998,
+        ema_decay=0.995,
         ema_ramp=200.0,
         workers=2 if torch.cuda.is_available() else 0,
         seed=given.seed,
