@@ -176,9 +176,9 @@ def differences(given: argparse.Namespace) -> None:
         f"{given.minutes:g} minutes of training a row (30,000 steps of 8 images on a GPU), the "
         f"first {given.frozen_stages} stages of the backbone frozen{start}; one choice of weights "
         "by a held-out tenth of the training images, tested once, where the paper takes the best "
-        "of every column over evaluations on the test images; AP over the whole curve as COCO does, "
-        f"where the paper counts detections from score {PAPER_SCORE} (a column of its own here). "
-        f"One seed ({given.seed}). Seconds: {given.threads} core(s) in ONNX Runtime.\n"
+        "of every column over evaluations on the test images; AP over the whole curve as COCO "
+        f"does, where the paper counts detections from score {PAPER_SCORE} (a column of its own "
+        f"here). One seed ({given.seed}). Seconds: {given.threads} core(s) in ONNX Runtime.\n"
     )
 
 
