@@ -54,7 +54,7 @@ def maps(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "masks"])
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "labelstudio", "masks"])
 def test_each_format_keeps_splits_names_and_boxes(yolo: Path, tmp_path: Path, to: str):
     notes = convert(yolo, tmp_path / "out", to)
     assert find_format(tmp_path / "out") == to
@@ -66,7 +66,7 @@ def test_each_format_keeps_splits_names_and_boxes(yolo: Path, tmp_path: Path, to
         for one, other in zip(made, source, strict=True):
             np.testing.assert_allclose(one.annotations.xyxy, other.annotations.xyxy, atol=1e-3)
             assert one.annotations.class_id.tolist() == other.annotations.class_id.tolist()
-    assert (notes == ()) == (to in ("coco", "yolo"))
+    assert (notes == ()) == (to in ("coco", "yolo", "labelstudio"))
 
 
 def test_there_and_back_through_every_format_of_outlines(yolo: Path, tmp_path: Path):
@@ -142,7 +142,7 @@ def test_labels_beside_instances_are_told_of(class_folders: Path, tmp_path: Path
     assert any("cannot hold 2 image labels" in note for note in notes)
 
 
-@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "masks"])
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "labelstudio", "masks"])
 def test_images_that_nobody_labelled_stay_so(tmp_path: Path, to: str):
     path = put(tmp_path / "in" / "a.png", np.zeros((48, 64), np.uint8))
     notes = FORMATS[to].write(Dataset(("gap",), (Sample(path),)), tmp_path / "out")

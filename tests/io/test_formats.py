@@ -47,7 +47,7 @@ def assert_same_dataset(a: Dataset, b: Dataset, *, shapes: bool = True) -> None:
 
 @pytest.mark.parametrize("splits", SPLITS)
 @pytest.mark.parametrize("kind", ["box", "polygon", "two rings", "mask"])
-@pytest.mark.parametrize("form", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc", "labelstudio"])
 def test_round_trip(tmp_path: Path, make_dataset, form: str, kind: str, splits: tuple[str, ...]):
     dataset = make_dataset(kind, splits)
     notes = FORMATS[form].write(dataset, tmp_path / "out")
@@ -58,7 +58,9 @@ def test_round_trip(tmp_path: Path, make_dataset, form: str, kind: str, splits: 
     FORMATS[form].write(back, tmp_path / "again")
     again = FORMATS[form].read(tmp_path / "again")
     assert_same_dataset(back, again)
-    lossless = form == "coco" or kind == "box" or (form == "yolo" and kind != "mask")
+    lossless = (
+        form in ("coco", "labelstudio") or kind == "box" or (form == "yolo" and kind != "mask")
+    )
     assert (notes == ()) == lossless
 
 
@@ -72,7 +74,7 @@ def test_each_format_knows_its_own_and_no_other(tmp_path: Path, make_dataset, fo
     assert not any(other.matches(tmp_path / "source" / "train") for other in FORMATS.values())
 
 
-@pytest.mark.parametrize("form", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc", "labelstudio"])
 def test_sub_pixel_boxes_on_a_huge_image(tmp_path: Path, make_dataset, form: str, monkeypatch):
     # float32 itself resolves 1/256 px there; the file must not add to that
     dataset = make_dataset("box", ("",))
@@ -85,7 +87,7 @@ def test_sub_pixel_boxes_on_a_huge_image(tmp_path: Path, make_dataset, form: str
     np.testing.assert_allclose(back.xyxy.astype(np.float64), box.astype(np.float64), atol=1e-3)
 
 
-@pytest.mark.parametrize("form", ["coco", "yolo", "voc", "masks"])
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc", "labelstudio", "masks"])
 def test_images_of_the_same_name_stay_apart(tmp_path: Path, make_dataset, form: str):
     dataset = make_dataset("polygon")
     merged = []
@@ -117,7 +119,7 @@ def test_unreadable_images_are_left_out_with_a_note(tmp_path: Path, make_dataset
     assert "0 bytes" in note
 
 
-@pytest.mark.parametrize("form", ["coco", "yolo", "voc", "masks"])
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc", "labelstudio", "masks"])
 def test_a_side_car_with_the_pixel_size_travels_along(tmp_path: Path, make_dataset, form: str):
     dataset = make_dataset("polygon", ("",))
     path = dataset.samples[0].path

@@ -43,7 +43,7 @@ def convert(source: Path, destination: Path, to: str) -> tuple[str, ...]:
         raise DataError(f"{destination}: expected a folder outside {source}; choose another")
     dataset = open_dataset(source)
     notes = list(dataset.notes)
-    if to in ("coco", "yolo", "voc"):
+    if to in ("coco", "yolo", "voc", "labelstudio"):
         dataset = with_instances(dataset, notes)
     return (*notes, *FORMATS[to].write(dataset, destination))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from semiscope.io import coco, folders, masks, voc, yolo
+from semiscope.io import coco, folders, labelstudio, labelstudio_write, masks, voc, yolo
 from semiscope.types import Dataset
 
 
@@ -23,6 +23,7 @@ FORMATS: dict[str, Format] = {
     "coco": Format(coco.matches, coco.read, coco.write),
     "yolo": Format(yolo.matches, yolo.read, yolo.write),
     "voc": Format(voc.matches, voc.read, voc.write),
+    "labelstudio": Format(labelstudio.matches, labelstudio.read, labelstudio_write.write),
     "masks": Format(masks.matches, masks.read, masks.write),
     "folders": Format(folders.matches, folders.read, folders.write),
 }

@@ -131,6 +131,21 @@ def polygon_area(ring: NDArray[np.float64]) -> float:
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
+def one_ring(shape: Polygons) -> NDArray[np.float64]:
+    """An outline's rings as one, joined by bridges without width, walked there and back.
+
+    All go the same way round, so that the area of the whole is the sum; a bridge leads from vertex
+    to nearest vertex, so that it crosses nothing.
+    """
+    first, *others = [r if polygon_area(r) > 0 else r[::-1] for r in shape.rings]
+    for ring in others:
+        distance = np.linalg.norm(first[:, None] - ring, axis=2)
+        here, there = np.unravel_index(np.argmin(distance), distance.shape)
+        walked = np.concatenate([np.roll(ring, -int(there), axis=0), ring[there : there + 1]])
+        first = np.concatenate([first[: here + 1], walked, first[here:]])
+    return first
+
+
 class Instances:
     """Collects one image's instances, leaving out and noting what cannot be true.
 

@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from semiscope.errors import DataError
 from semiscope.geometry import outline, shape_box
@@ -145,24 +144,9 @@ def _lines(found: Annotations, height: int, width: int, lost: Counter[str]) -> l
         if shape is None or not shape.rings:
             points = np.array([(box[:2] + box[2:]) / 2, box[2:] - box[:2]])
         else:
-            points = shape.rings[0] if len(shape.rings) == 1 else _one_ring(shape)
+            points = shape.rings[0] if len(shape.rings) == 1 else labels.one_ring(shape)
             if np.abs(shape_box(shape) - box).max() > 1e-2:
                 lost["boxes that differ from their outlines"] += 1
         numbers = (points / (width, height)).ravel()
         lines.append(f"{found.class_id[i]} {' '.join(map(_NUMBER.format, numbers))}\n")
     return lines
-
-
-def _one_ring(shape: Polygons) -> NDArray[np.float64]:
-    """An outline's rings as one, joined by bridges without width, walked there and back.
-
-    All go the same way round, so that the area of the whole is the sum; a bridge leads from vertex
-    to nearest vertex, so that it crosses nothing.
-    """
-    first, *others = [r if labels.polygon_area(r) > 0 else r[::-1] for r in shape.rings]
-    for ring in others:
-        distance = np.linalg.norm(first[:, None] - ring, axis=2)
-        here, there = np.unravel_index(np.argmin(distance), distance.shape)
-        walked = np.concatenate([np.roll(ring, -int(there), axis=0), ring[there : there + 1]])
-        first = np.concatenate([first[: here + 1], walked, first[here:]])
-    return first
