@@ -36,7 +36,7 @@ def convert(
     destination: Annotated[Path, Parameter(help="A new or empty folder.")],
     /,
     *,
-    to: Annotated[str, Parameter(help="coco, yolo, voc, folders or masks.")],
+    to: Annotated[str, Parameter(help="coco, yolo, voc, labelstudio, folders or masks.")],
 ) -> None:
     """Write a data set in another format, its images included."""
     for note in convert_dataset(source, destination, to):
