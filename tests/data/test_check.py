@@ -64,6 +64,21 @@ def test_a_faultless_data_set_is_fit(root: Path):
     assert json.loads(json.dumps(report.to_dict()))["verdict"] == "fit"
 
 
+def test_size_groups_are_coco_s(tmp_path: Path):
+    # boxes of 31.9, 32, 95.9 and 96 px a side in an image of 200 x 400 px: their areas count
+    sides = (31.9, 32.0, 95.9, 96.0)
+    lines = [f"0 0.5 0.5 {side / 400} {side / 200}\n" for side in sides]
+    # long and thin: 10 x 102 is small, 10 x 103 is not
+    lines += [f"0 0.5 0.5 {10 / 400} {length / 200}\n" for length in (102, 103)]
+    (tmp_path / "classes.txt").write_text("gap\n")
+    for i in range(2):
+        put(tmp_path, "train", f"t{i}", picture(i, 200, 400), "".join(lines))
+    report = check_dataset(tmp_path, SETTINGS)
+    assert report.splits["train"].instances_per_size == {"small": 4, "medium": 6, "large": 2}
+    cells = [line.split() for line in render(report).splitlines()]
+    assert ["(medium", "instances)", "6"] in cells
+
+
 @pytest.mark.parametrize(
     ("line", "phrase", "severity"),
     [

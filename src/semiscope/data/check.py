@@ -24,6 +24,8 @@ from semiscope.io.masks import IGNORE, read_class_map
 from semiscope.types import Dataset, Sample
 
 _EXAMPLES = 5
+# groups of boxes by their area, px²: each from the limit of the one before on
+_SIZE_LIMITS = {"small": 32.0**2, "medium": 96.0**2, "large": np.inf}
 
 
 class CheckSettings(Settings):
@@ -124,6 +126,7 @@ def _look(sample: Sample) -> _Look:
 
 def _count(dataset: Dataset, chosen: Sequence[int], looks: Sequence[_Look]) -> SplitCounts:
     images, instances = np.zeros((2, len(dataset.classes)), np.int64)
+    sizes = np.zeros(len(_SIZE_LIMITS), np.int64)
     clean = unlabelled = 0
     for i in chosen:
         sample = dataset.samples[i]
@@ -132,6 +135,9 @@ def _count(dataset: Dataset, chosen: Sequence[int], looks: Sequence[_Look]) -> S
         images[shown] += 1
         if sample.annotations is not None:
             np.add.at(instances, sample.annotations.class_id, 1)
+            left, top, right, bottom = sample.annotations.xyxy.T.astype(np.float64)
+            area = (right - left) * (bottom - top)
+            np.add.at(sizes, np.searchsorted([*_SIZE_LIMITS.values()], area, side="right"), 1)
         else:
             instances[shown] += 1
         known = sample.annotations is not None or sample.class_map is not None
@@ -143,6 +149,7 @@ def _count(dataset: Dataset, chosen: Sequence[int], looks: Sequence[_Look]) -> S
         unlabelled=unlabelled,
         images_per_class=dict(zip(dataset.classes, images.tolist(), strict=True)),
         instances_per_class=dict(zip(dataset.classes, instances.tolist(), strict=True)),
+        instances_per_size=dict(zip(_SIZE_LIMITS, sizes.tolist(), strict=True)),
     )
 
 

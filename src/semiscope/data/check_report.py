@@ -19,6 +19,9 @@ class SplitCounts(BaseModel):
         images_per_class: Images that show a class, by its name.
         instances_per_class: Instances of a class, by its name; images where the labels have no
             instances.
+        instances_per_size: Instances with boxes "small", below 32 x 32 px in area, "medium", below
+            96 x 96 px, and "large", in pixels of the image file: COCO's groups, as in Wong
+            2023, 3.3.4.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,6 +31,7 @@ class SplitCounts(BaseModel):
     unlabelled: int
     images_per_class: dict[str, int]
     instances_per_class: dict[str, int]
+    instances_per_size: dict[str, int]
 
 
 class Problem(BaseModel):
@@ -76,9 +80,16 @@ class CheckReport(BaseModel):
         return self.model_dump(mode="json")
 
 
+_SIZES = {
+    "(small instances)": "small",
+    "(medium instances)": "medium",
+    "(large instances)": "large",
+}
+
+
 def render(report: CheckReport) -> str:
     """The report as plain text: a table of counts, the problems, the verdict."""
-    names = [*report.classes, "(clean)", "(not labelled)", "images"]
+    names = [*report.classes, "(clean)", "(not labelled)", "images", *_SIZES]
     width = max(map(len, names), default=0)
     splits = list(report.splits)
     lines = [f"{report.root}: {report.format}, {len(report.classes)} classes", ""]
@@ -99,5 +110,6 @@ def _cell(counts: SplitCounts, name: str) -> int:
         "(clean)": counts.clean,
         "(not labelled)": counts.unlabelled,
         "images": counts.images,
+        **{size: counts.instances_per_size[name] for size, name in _SIZES.items()},
     }
     return special[name] if name in special else counts.instances_per_class[name]
