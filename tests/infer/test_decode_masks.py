@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from semiscope.infer.decode import Placement
-from semiscope.infer.decode_masks import MASK_KERNEL, decode_dynamic, dynamic_mask
+from semiscope.infer.decode_masks import (
+    MASK_KERNEL,
+    decode_dynamic,
+    decode_prototypes,
+    dynamic_mask,
+)
+from semiscope.infer.decoders import PrototypeDecoder
+from semiscope.types import Annotations
 
 IMAGE = Placement(1.0, 0, 0)
 
@@ -102,4 +109,76 @@ def test_a_box_may_carry_two_classes_and_one_without_mask_is_kept():
 
 def test_raw_output_without_sense_gives_nothing_and_no_warning():
     found = decoded([[[-500.0], [500.0]]], [[[5, 5, 5, 5], [-3, -3, -1, -1]]], [[kernel(0)] * 2])
+    assert len(found) == 0 and found.shapes == ()
+
+
+def interpolated(plane, x, y):
+    """A plain bilinear value at a place in cells, their centres at whole numbers."""
+    rows, columns = plane.shape
+    x, y = min(max(x, 0), columns - 1), min(max(y, 0), rows - 1)
+    left, top = int(x), int(y)
+    right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
+    upper = plane[top, left] * (1 - x + left) + plane[top, right] * (x - left)
+    lower = plane[bottom, left] * (1 - x + left) + plane[bottom, right] * (x - left)
+    return upper * (1 - y + top) + lower * (y - top)
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 1.7])
+def test_prototype_masks_are_those_of_a_plain_loop(scale):
+    rng = np.random.default_rng(0)
+    prototypes = rng.standard_normal((5, 12, 16), dtype=np.float32)
+    coefficients = rng.standard_normal((3, 5), dtype=np.float32)
+    placement, size = Placement(scale, 3, 2), (round(44 / scale), round(58 / scale))
+    boxes = np.array([[3, 2, 61, 46], [20.3, 10.2, 31.7, 40], [-9, -9, 12, 12]], np.float32)
+    found = Annotations(boxes, np.array([2, 0, 1]), np.array([0.9, 0.8, 0.7]))
+    ours = decode_prototypes(found, coefficients, prototypes, placement, size)
+    np.testing.assert_array_equal(ours.class_id, found.class_id)
+    np.testing.assert_array_equal(ours.score, found.score)
+    for mask, box, weights in zip(ours.shapes, ours.xyxy, coefficients, strict=True):
+        logits = sum(w * p for w, p in zip(weights, prototypes, strict=True))
+        covered = 1 / (1 + np.exp(-logits))
+        left, top, right, bottom = *np.floor(box[:2]), *np.ceil(box[2:])
+        assert (mask.x, mask.y) == (left, top)
+        assert mask.bits.shape == (bottom - top, right - left)
+        for y, x in np.ndindex(mask.bits.shape):
+            cell = [((v + 0.5) * scale + s) / 4 - 0.5 for v, s in ((x + left, 3), (y + top, 2))]
+            share = interpolated(covered, *cell)
+            # interpolation by OpenCV is exact to a 32nd of a cell
+            if abs(share - 0.5) > 0.04:
+                assert mask.bits[y, x] == (share > 0.5)
+
+
+def test_a_box_outside_the_image_takes_its_coefficients_along():
+    prototypes = np.ones((1, 10, 10), np.float32)
+    boxes = np.array([[50, 50, 60, 60], [5, 5, 15, 15]], np.float32)
+    found = Annotations(boxes, np.array([0, 1]))
+    coefficients = np.array([[1], [-1]], np.float32)
+    ours = decode_prototypes(found, coefficients, prototypes, IMAGE, (40, 40))
+    assert ours.class_id.tolist() == [1] and ours.shapes[0].area == 0
+
+
+def test_each_detection_is_decoded_with_the_coefficients_of_its_own_place():
+    levels, shapes = (8, 16), ((4, 6), (2, 3))
+    anchors = (((8, 8), (30, 30)), ((16, 16), (20, 9)))
+    maps = [np.full((1, 2 * 6, *shape), -20, np.float32) for shape in shapes]
+    places = 2 * (4 * 6 + 2 * 3)
+    coefficients = np.full((1, 1, places), -1, np.float32)
+    # level 1, anchor 1, row 1, column 2
+    maps[1].reshape(2, 6, 2, 3)[1, :, 1, 2] = [0, 0, 0, 0, 9, 9]
+    coefficients[0, 0, 2 * 4 * 6 + 1 * 6 + 1 * 3 + 2] = 1
+    # level 0, anchor 0, row 3, column 1: its coefficient says that nothing is inside
+    maps[0].reshape(2, 6, 4, 6)[0, :, 3, 1] = [0, 0, 0, 0, 8, 8]
+    decoder = PrototypeDecoder(strides=levels, anchors=anchors, iou_threshold=0.5)
+    raw = [*maps, coefficients, np.ones((1, 1, 8, 12), np.float32)]
+    found = decoder.annotations(raw, 0, IMAGE, (32, 48), 0.5)
+    np.testing.assert_allclose(found.xyxy[0], [30, 19.5, 48, 28.5])
+    np.testing.assert_allclose(found.xyxy[1], [8, 24, 16, 32])
+    assert [shape.bits.all() for shape in found.shapes] == [True, False]
+    assert found.shapes[1].area == 0
+
+
+def test_prototypes_without_any_box_give_nothing():
+    decoder = PrototypeDecoder(strides=(8,), anchors=(((8, 8),),), iou_threshold=0.5)
+    raw = [np.full((1, 6, 2, 2), -20.0), np.zeros((1, 4, 4)), np.zeros((1, 4, 4, 4))]
+    found = decoder.annotations([r.astype(np.float32) for r in raw], 0, IMAGE, (16, 16), 0.5)
     assert len(found) == 0 and found.shapes == ()

@@ -110,13 +110,13 @@ def to_tensor(
     return planes
 
 
-def decode_yolo(
+def find_yolo(
     maps: Sequence[NDArray[np.float32]],
     anchors: Sequence[Sequence[Sequence[float]]],
     strides: Sequence[int],
     min_score: float,
     iou_threshold: float,
-) -> Annotations:
+) -> tuple[Annotations, NDArray[np.intp]]:
     """Detections of one image from a YOLO network's raw output.
 
     ``xy = (2 s - 0.5 + cell) * stride``, ``wh = (2 s)^2 * anchor`` with s the sigmoid; a class's
@@ -131,9 +131,11 @@ def decode_yolo(
         iou_threshold: Overlap above which the lower score is suppressed.
 
     Returns:
-        At most 300 detections in pixels of the input, by falling score.
+        At most 300 detections in pixels of the input, by falling score; and for each its place
+        among all boxes of the network, level by level and there anchor by anchor, row by row.
     """
-    boxes, scores, classes = [], [], []
+    boxes, scores, classes, places = [], [], [], []
+    before = 0
     # a class's score never exceeds the objectness, so most cells are dropped before any exponential
     least = np.log(max(min_score, 1e-9)) - np.log1p(-min(max(min_score, 1e-9), 1 - 1e-9))
     for raw, sizes, stride in zip(maps, anchors, strides, strict=True):
@@ -150,12 +152,26 @@ def decode_yolo(
         boxes.append(np.stack([x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]], 1))
         scores.append(score[place, kind])
         classes.append(kind)
+        cells = raw.shape[1] * raw.shape[2]
+        places.append((before + anchor * cells + row * raw.shape[2] + column)[place])
+        before += count * cells
     xyxy = np.concatenate(boxes).astype(np.float32)
     found = Annotations(xyxy, np.concatenate(classes), np.concatenate(scores))
-    if len(found) > _BEFORE_NMS:
-        best = np.argsort(-found.score, kind="stable")[:_BEFORE_NMS]
-        found = found[best]
-    return found[nms(found.xyxy, found.score, found.class_id, iou_threshold)[:_MOST]]
+    best = np.argsort(-found.score, kind="stable")[:_BEFORE_NMS]
+    kept = nms(found.xyxy[best], found.score[best], found.class_id[best], iou_threshold)
+    chosen = best[kept[:_MOST]]
+    return found[chosen], np.concatenate(places)[chosen]
+
+
+def decode_yolo(
+    maps: Sequence[NDArray[np.float32]],
+    anchors: Sequence[Sequence[Sequence[float]]],
+    strides: Sequence[int],
+    min_score: float,
+    iou_threshold: float,
+) -> Annotations:
+    """The detections of ``find_yolo`` alone."""
+    return find_yolo(maps, anchors, strides, min_score, iou_threshold)[0]
 
 
 def place(found: Annotations, placement: Placement, height: int, width: int) -> Annotations:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +82,90 @@ def dynamic_mask(
         placement: Where the image lies in the input.
         size: (height, width) of the image.
     """
+    c = MASK_CHANNELS
+    w1, w2, w3, b1, b2, b3 = np.split(theta, np.cumsum([c * c, c * c, c, c, c]))
+
+    def logits(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+        x = np.maximum(w1.reshape(c, c) @ cells + b1[:, None], 0)
+        x = np.maximum(w2.reshape(c, c) @ x + b2[:, None], 0)
+        return w3 @ x + b3  # type: ignore[no-any-return]
+
+    return _mask_in_box(features, logits, box, placement, size)
+
+
+def decode_prototypes(
+    found: Annotations,
+    coefficients: NDArray[np.float32],
+    prototypes: NDArray[np.float32],
+    placement: Placement,
+    size: tuple[int, int],
+) -> Annotations:
+    """Detections of the input as instances of the image (Bolya et al. 2019, section 3.3).
+
+    Args:
+        found: n detections in pixels of the input.
+        coefficients: (n, M) their weights of the prototypes.
+        prototypes: (M, h, w) at stride 4.
+        placement: Where the image lies in the input.
+        size: (height, width) of the image.
+
+    Returns:
+        Those inside the image, in their order. One whose mask is empty keeps its box.
+    """
+    xyxy = clip_boxes(placement.to_image(found.xyxy), *size)
+    kept = np.flatnonzero((xyxy[:, 2:] > xyxy[:, :2]).all(1))
+    found, coefficients, xyxy = found[kept], coefficients[kept], xyxy[kept]
+    masks = tuple(
+        prototype_mask(prototypes, weights, box, placement, size)
+        for weights, box in zip(coefficients, xyxy, strict=True)
+    )
+    return Annotations(xyxy, found.class_id, found.score, masks)
+
+
+def prototype_mask(
+    prototypes: NDArray[np.float32],
+    coefficients: NDArray[np.float32],
+    box: NDArray[np.float32],
+    placement: Placement,
+    size: tuple[int, int],
+) -> Mask:
+    """One instance's mask in its box: where the sigmoid of the weighted sum exceeds one half.
+
+    A cell's sigmoid says how much of it is covered. Between cells that share is interpolated: the
+    logits of a cell inside and of one outside are so large that the border would step from cell to
+    cell.
+
+    Args:
+        prototypes: (M, h, w).
+        coefficients: (M,) the instance's weights.
+        box: (4,) xyxy in pixels of the image, inside it.
+        placement: Where the image lies in the input.
+        size: (height, width) of the image.
+    """
+
+    def covered(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+        # twice the sigmoid less one
+        return np.tanh(coefficients @ cells / 2)
+
+    return _mask_in_box(prototypes, covered, box, placement, size)
+
+
+def _mask_in_box(
+    features: NDArray[np.float32],
+    head: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    box: NDArray[np.float32],
+    placement: Placement,
+    size: tuple[int, int],
+) -> Mask:
+    """The pixels of a box where what a head makes of the features, interpolated, is positive.
+
+    Args:
+        features: (c, h, w) at stride 4.
+        head: From (c, n) cells to their (n,) values.
+        box: (4,) xyxy in pixels of the image, inside it.
+        placement: Where the image lies in the input.
+        size: (height, width) of the image.
+    """
     height, width = size
     left, top = (int(np.floor(v)) for v in box[:2])
     right, bottom = min(width, int(np.ceil(box[2]))), min(height, int(np.ceil(box[3])))
@@ -90,12 +176,7 @@ def dynamic_mask(
     first = np.clip(np.floor(cells[:2] - 1), 0, (columns - 1, rows - 1)).astype(int)
     last = np.clip(np.ceil(cells[2:] + 1), first + 1, (columns, rows)).astype(int)
     part = features[:, first[1] : last[1], first[0] : last[0]]
-    c = MASK_CHANNELS
-    w1, w2, w3, b1, b2, b3 = np.split(theta, np.cumsum([c * c, c * c, c, c, c]))
-    x = part.reshape(c, -1)
-    x = np.maximum(w1.reshape(c, c) @ x + b1[:, None], 0)
-    x = np.maximum(w2.reshape(c, c) @ x + b2[:, None], 0)
-    logit = (w3 @ x + b3).reshape(part.shape[1:]).astype(np.float32)
+    values = head(part.reshape(len(part), -1)).reshape(part.shape[1:]).astype(np.float32)
     # the pixel (column, row) of the box has its centre at half a pixel, as the cells have
     factor = placement.scale / MASK_STRIDE
     offset = np.array([placement.left, placement.top]) / MASK_STRIDE - first
@@ -106,7 +187,7 @@ def dynamic_mask(
         ]
     )
     fine = cv2.warpAffine(
-        logit,
+        values,
         matrix,
         (right - left, bottom - top),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,

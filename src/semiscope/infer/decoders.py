@@ -15,8 +15,8 @@ from pydantic import Field
 
 from semiscope.config import Settings
 from semiscope.errors import SettingsError
-from semiscope.infer.decode import Placement, decode_yolo, place
-from semiscope.infer.decode_masks import decode_dynamic
+from semiscope.infer.decode import Placement, decode_yolo, find_yolo, place
+from semiscope.infer.decode_masks import decode_dynamic, decode_prototypes
 from semiscope.infer.paste import decode_instances
 from semiscope.infer.sampling import Dial, Sampling, noise, schedule
 from semiscope.types import Annotations
@@ -48,13 +48,18 @@ class _Fixed(Settings):
         return {}
 
 
-class YoloDecoder(_Fixed):
-    """Raw maps of ``YoloV7Tiny`` (see ``decode_yolo``)."""
+class _Anchored(_Fixed):
+    """Base of the decoders of YOLO's maps."""
 
-    kind: Literal["yolo"] = "yolo"
     strides: tuple[int, ...]
     anchors: tuple[tuple[tuple[float, float], ...], ...]
     iou_threshold: float = Field(gt=0, le=1, description="Overlap that suppresses")
+
+
+class YoloDecoder(_Anchored):
+    """Raw maps of ``YoloV7Tiny`` and ``YoloV5`` (see ``decode_yolo``)."""
+
+    kind: Literal["yolo"] = "yolo"
 
     def annotations(
         self,
@@ -118,6 +123,25 @@ class DiffusionDecoder(Settings):
         )
 
 
+class PrototypeDecoder(_Anchored):
+    """Raw maps, coefficients and prototypes of ``YoloV5Seg`` (see ``nets.yolov5``)."""
+
+    kind: Literal["prototypes"] = "prototypes"
+
+    def annotations(
+        self,
+        raw: Sequence[NDArray[np.float32]],
+        index: int,
+        placement: Placement,
+        size: tuple[int, int],
+        min_score: float,
+    ) -> Annotations:
+        """As ``YoloDecoder.annotations``, with masks."""
+        *maps, coefficients, prototypes = (r[index] for r in raw)
+        found, places = find_yolo(maps, self.anchors, self.strides, min_score, self.iou_threshold)
+        return decode_prototypes(found, coefficients[:, places].T, prototypes, placement, size)
+
+
 class InstanceDecoder(_Fixed):
     """Detections of ``MaskRcnn``, suppressed by the network itself (see ``decode_instances``)."""
 
@@ -136,4 +160,6 @@ class InstanceDecoder(_Fixed):
         return decode_instances(boxes, scores, classes, masks, placement, size, min_score)
 
 
-Decoder = Annotated[YoloDecoder | DiffusionDecoder | InstanceDecoder, Field(discriminator="kind")]
+Decoder = Annotated[
+    YoloDecoder | PrototypeDecoder | DiffusionDecoder | InstanceDecoder, Field(discriminator="kind")
+]

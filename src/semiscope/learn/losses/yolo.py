@@ -32,6 +32,9 @@ class YoloLossSettings(Settings):
     box_gain: float = Field(0.05, ge=0, description="Weight of the box term")
     objectness_gain: float = Field(1.0, ge=0, description="Weight of the objectness term at 640 px")
     class_gain: float = Field(0.5, ge=0, description="Weight of the class term for 80 classes")
+    mask_gain: float = Field(
+        0.15, ge=0, description="Weight of the mask term of a network that outlines"
+    )
     nwd_constant: float = Field(
         12.8, gt=0, description="Size at which the Wasserstein similarity is 1/e"
     )
@@ -191,14 +194,46 @@ def yolo_loss(
     Returns:
         The scalar to minimise (the mean over the batch times its size) and its parts.
     """
-    count = anchors.shape[1]
-    maps = [o.view(o.shape[0], count, -1, *o.shape[2:]).permute(0, 1, 3, 4, 2) for o in outputs]
+    maps = by_anchor(outputs, anchors.shape[1])
+    matches = assign(maps, targets, anchors, strides)
+    parts = detection_terms(maps, matches, targets, anchors, strides, settings)
+    return total(parts, len(outputs[0]))
+
+
+def by_anchor(outputs: list[Tensor], anchors: int) -> list[Tensor]:
+    """For each level (B, A * (5 + K), H, W) as (B, A, H, W, 5 + K)."""
+    return [o.view(o.shape[0], anchors, -1, *o.shape[2:]).permute(0, 1, 3, 4, 2) for o in outputs]
+
+
+def total(parts: dict[str, Tensor], batch: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The scalar to minimise, the sum of means over a batch times its size; and its parts."""
+    loss = torch.stack(list(parts.values())).sum() * batch
+    return loss, {k: v.detach() for k, v in parts.items()}
+
+
+def detection_terms(
+    maps: list[Tensor],
+    matches: list[Matches],
+    targets: Tensor,
+    anchors: Tensor,
+    strides: tuple[int, ...],
+    settings: YoloLossSettings,
+) -> dict[str, Tensor]:
+    """The box, objectness and class terms with their weights.
+
+    Args:
+        maps: For each level (B, A, H, W, 5 + K) logits.
+        matches: What ``assign`` gave.
+        targets: As ``yolo_loss``.
+        anchors: As ``yolo_loss``.
+        strides: As ``yolo_loss``.
+        settings: As ``yolo_loss``.
+    """
     classes = maps[0].shape[-1] - 5
-    targets = targets.to(outputs[0].device)
-    area = outputs[0].shape[2] * outputs[0].shape[3] * strides[0] ** 2
+    area = maps[0].shape[2] * maps[0].shape[3] * strides[0] ** 2
     box_sum = objectness_sum = class_sum = torch.zeros((), device=targets.device)
     for raw, match, boxes, stride, balance in zip(
-        maps, assign(maps, targets, anchors, strides), anchors, strides, BALANCE, strict=True
+        maps, matches, anchors, strides, BALANCE, strict=True
     ):
         raw = raw.float()
         wanted = torch.zeros_like(raw[..., 0])
@@ -221,10 +256,8 @@ def yolo_loss(
         objectness_sum = objectness_sum + balance * F.binary_cross_entropy_with_logits(
             raw[..., 4], wanted
         )
-    parts = {
+    return {
         "box": settings.box_gain * box_sum,
         "objectness": settings.objectness_gain * area / 640**2 * objectness_sum,
         "class": settings.class_gain * classes / 80 * class_sum,
     }
-    loss = torch.stack(list(parts.values())).sum() * outputs[0].shape[0]
-    return loss, {k: v.detach() for k, v in parts.items()}
