@@ -1,0 +1,90 @@
+"""What a model file says of itself, written anew, the network's bytes left as they are.
+
+An ONNX file is one protocol buffer message; its metadata are entries of key and value, each a
+field of its own at the top. So they are replaced without the onnx package, which inspecting does
+not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from semiscope.errors import ModelError
+from semiscope.infer.model import METADATA_KEY, ModelMeta
+from semiscope.io.files import write_atomic
+
+_METADATA = 14  # ModelProto.metadata_props
+_KEY, _VALUE = 1, 2  # of StringStringEntryProto
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def rewrite_meta(path: Path, meta: ModelMeta) -> None:
+    """Replaces the metadata of a model file; the network stays as it is, to the byte.
+
+    Raises:
+        ModelError: The file is not ONNX.
+        SemiscopeError: The file cannot be read or written.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    key = METADATA_KEY.encode()
+    try:
+        kept = [
+            data[start:end]
+            for number, start, body, end in _fields(data)
+            if number != _METADATA or _entry_key(data[body:end]) != key
+        ]
+    except (ValueError, IndexError):
+        raise ModelError(f"{path}: expected an ONNX model, found a damaged file") from None
+    entry = _field(_KEY, key) + _field(_VALUE, meta.model_dump_json().encode())
+    write_atomic(path, b"".join([*kept, _field(_METADATA, entry)]))
+
+
+def _entry_key(entry: bytes) -> bytes:
+    return next((entry[b:e] for number, _, b, e in _fields(entry) if number == _KEY), b"")
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Number, start, start of the content and end of a message's fields."""
+    place = 0
+    while place < len(data):
+        start = place
+        tag, place = _varint(data, place)
+        number, kind = tag >> 3, tag & 7
+        body = place
+        if kind == _VARINT:
+            _, place = _varint(data, place)
+        elif kind == _BYTES:
+            length, body = _varint(data, place)
+            place = body + length
+        elif kind in (_FIXED64, _FIXED32):
+            place += 8 if kind == _FIXED64 else 4
+        else:
+            raise ValueError(kind)
+        if place > len(data):
+            raise ValueError(place)
+        yield number, start, body, place
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number in groups of seven bits, the lowest first, and the place behind it."""
+    value = shift = 0
+    while True:
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+        shift += 7
+
+
+def _field(number: int, content: bytes) -> bytes:
+    length, head = len(content), bytearray([number << 3 | _BYTES])
+    while length >= 0x80:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + content
