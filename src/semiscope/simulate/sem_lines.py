@@ -5,32 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields
-from itertools import repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import cv2
-
-from semiscope.errors import SettingsError
 from semiscope.io.coco import encode_rle
 from semiscope.io.files import write_atomic
 from semiscope.io.image import write_tiff
 from semiscope.simulate.line_scene import Metrology, Scene, render_scene
 from semiscope.simulate.line_settings import SemLinesSettings
+from semiscope.simulate.scenes import Progress, write_each
 from semiscope.types import Mask
 
-__all__ = ["Metrology", "Progress", "Scene", "SemLinesSettings", "render_scene", "write_scenes"]
-
-# fewer than this a process do not pay for starting it
-LEAST_A_WORKER = 16
-
-Progress = Callable[[int, int], None]
-"""Is told after each image how many are written, and of how many."""
+__all__ = ["Metrology", "Scene", "SemLinesSettings", "render_scene", "write_scenes"]
 
 
 def write_scenes(
@@ -52,37 +39,15 @@ def write_scenes(
         SettingsError: The folder holds something.
         SemiscopeError: The disk is full or the folder cannot be written.
     """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        found = "a folder with files in it" if destination.is_dir() else "a file"
-        raise SettingsError(
-            f"{destination}: expected a new or empty folder for the scenes, found {found}: "
-            "choose another one or empty it"
-        )
-    records = []
-    for record in _write_images(settings, destination):
-        records.append(record)
-        if progress is not None:
-            progress(len(records), settings.count)
+    records = write_each(
+        _write_image, settings, destination, settings.count, settings.workers, progress
+    )
     classes = settings.class_names
     write_atomic(destination / "classes.txt", "\n".join(classes) + "\n")
     write_atomic(destination / "scenes.csv", _table(records, classes))
     for split in dict.fromkeys(r["split"] for r in records):
         labels = _coco([r for r in records if r["split"] == split], classes)
         write_atomic(destination / split / "annotations.json", json.dumps(labels))
-
-
-def _write_images(settings: SemLinesSettings, destination: Path) -> Iterator[dict[str, Any]]:
-    """Writes the images, in as many processes as pay; what the label files need comes back."""
-    workers = min(settings.workers or os.cpu_count() or 1, -(-settings.count // LEAST_A_WORKER))
-    jobs = (repeat(settings), repeat(destination), range(settings.count))
-    if workers == 1:
-        yield from map(_write_image, *jobs)
-        return
-    # a forked child would inherit the locks of the caller's threads
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
-        yield from pool.map(_write_image, *jobs, chunksize=4)
 
 
 def _write_image(settings: SemLinesSettings, destination: Path, index: int) -> dict[str, Any]:
