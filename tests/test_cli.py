@@ -62,6 +62,13 @@ def test_info_of_a_network(neck, deployed, gflops):
     assert figures["gflops"] == gflops
 
 
+def test_info_of_a_network_with_masks():
+    done = semiscope("info", "yolov5n-seg", "--classes", 1, "--json")
+    figures = json.loads(done.stdout)
+    assert figures["parameters"]["deployed"] == 1879750 and figures["gflops"] == 6.73
+    assert "neck" not in figures
+
+
 @pytest.mark.parametrize("name", ["sem-lines", "wafer-die"])
 def test_info_of_a_shipped_model_without_torch(name):
     done = semiscope("info", name, "--json", before=NO_TORCH)

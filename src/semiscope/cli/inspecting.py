@@ -92,26 +92,31 @@ def info(
     name: Annotated[str, Parameter(help="A model's name in the zoo, an .onnx file or a network.")],
     /,
     *,
-    neck: Annotated[Literal["elan", "slim", "coord"], Parameter(help="Of a network.")] = "elan",
+    neck: Annotated[
+        Literal["elan", "slim", "coord"], Parameter(help="Of network yolov7-tiny.")
+    ] = "elan",
     backbone: Annotated[
-        Literal["yolov7-tiny", "efficientnet-lite0"], Parameter(help="Of a network.")
+        Literal["yolov7-tiny", "efficientnet-lite0"], Parameter(help="Of network yolov7-tiny.")
     ] = "yolov7-tiny",
     classes: Annotated[int, Parameter(help="Of a network, how many.")] = 80,
     as_json: AsJson = False,
 ) -> None:
     """Tell what a model file or a network is: size, work, classes, data, metrics, licence."""
-    if name == "yolov7-tiny":
+    if name in ("yolov7-tiny", "yolov5n", "yolov5n-seg", "yolov5s-seg"):
         import torch
 
         from semiscope.compress.profile import profile
+        from semiscope.nets.yolov5 import YOLOV5
         from semiscope.nets.yolov7_tiny import YoloV7Tiny
 
-        size = profile(YoloV7Tiny(classes, neck, backbone), [torch.zeros(1, 3, 640, 640)])
-        figures: dict[str, Any] = {
-            "network": name,
-            "neck": neck,
-            "backbone": backbone,
-            "classes": classes,
+        figures: dict[str, Any] = {"network": name, "classes": classes}
+        if name in YOLOV5:
+            network: torch.nn.Module = YOLOV5[name](classes)
+        else:
+            network = YoloV7Tiny(classes, neck, backbone)
+            figures |= {"neck": neck, "backbone": backbone}
+        size = profile(network, [torch.zeros(1, 3, 640, 640)])
+        figures |= {
             "parameters": {"training": size.training, "deployed": size.deployed},
             "gflops": round(size.gflops, 2),
         }

@@ -29,19 +29,24 @@ from semiscope.io.files import write_atomic
 from semiscope.learn import checkpoint
 from semiscope.nets.diffusion_inst import Denoiser, DiffusionInst
 from semiscope.nets.mask_rcnn import Detections, with_backbone
-from semiscope.nets.yolov7_tiny import STRIDES, YoloV7Tiny
+from semiscope.nets.yolov5 import YOLOV5
+from semiscope.nets.yolov7_tiny import YoloV7Tiny
 
 _PARITY = 1e-3  # of raw logits; scores then agree within a quarter of it
 _DRAWS = 3
 
 
-def _yolo_graph(network: nn.Module, images: Tensor) -> onnx.ModelProto:
-    names = [f"p{i + 3}" for i in range(len(STRIDES))]
-    return to_onnx(network, {"images": images}, names, {"images": {0: "batch"}})
+def _graph(*outputs: str) -> Callable[[nn.Module, Tensor], onnx.ModelProto]:
+    """For networks that take images alone: writes one as ONNX, its outputs named."""
+
+    def write(network: nn.Module, images: Tensor) -> onnx.ModelProto:
+        return to_onnx(network, {"images": images}, outputs, {"images": {0: "batch"}})
+
+    return write
 
 
-def _instance_graph(network: nn.Module, images: Tensor) -> onnx.ModelProto:
-    return to_onnx(network, {"images": images}, Detections._fields, {"images": {0: "batch"}})
+def _same(network: nn.Module) -> nn.Module:
+    return network
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +67,14 @@ class Deployment:
     selects: bool = False
 
 
-_INSTANCES = Deployment(with_backbone, lambda network: network, _instance_graph, selects=True)
+_INSTANCES = Deployment(with_backbone, _same, _graph(*Detections._fields), selects=True)
+_LEVELS = _graph("p3", "p4", "p5")
+_PROTOTYPES = _graph("p3", "p4", "p5", "coefficients", "prototypes")
 DEPLOYMENTS = {
-    "yolov7-tiny": Deployment(YoloV7Tiny, lambda network: network, _yolo_graph),
+    "yolov7-tiny": Deployment(YoloV7Tiny, _same, _LEVELS),
+    "yolov5n": Deployment(YOLOV5["yolov5n"], _same, _LEVELS),
+    "yolov5n-seg": Deployment(YOLOV5["yolov5n-seg"], _same, _PROTOTYPES),
+    "yolov5s-seg": Deployment(YOLOV5["yolov5s-seg"], _same, _PROTOTYPES),
     "diffusion-inst": Deployment(DiffusionInst, Denoiser, diffusion_graph),
     "mask-rcnn": _INSTANCES,
     "pointrend": _INSTANCES,

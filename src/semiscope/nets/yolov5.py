@@ -11,6 +11,8 @@ The networks give raw output; boxes and masks are decoded outside (``infer``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -205,3 +207,11 @@ class YoloV5Seg(YoloV5):
             for head, level in zip(self.coefficients, levels, strict=True)
         ]
         return [*self._detect(levels), torch.cat(coefficients, 2), self.prototypes(levels[0])]
+
+
+YOLOV5: dict[str, Callable[..., YoloV5]] = {
+    "yolov5n": partial(YoloV5, size="n"),
+    "yolov5n-seg": partial(YoloV5Seg, size="n"),
+    "yolov5s-seg": partial(YoloV5Seg, size="s"),
+}
+"""By name, from classes, channels and anchors."""
