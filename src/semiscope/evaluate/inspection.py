@@ -92,8 +92,8 @@ def verdicts(scores: ArrayLike, report: ArrayLike, accept: ArrayLike) -> NDArray
 
     Args:
         scores: (n, K) each unit's highest score in each class of defects; 0 for none.
-        report: (K,) a defect below this is not reported.
-        accept: (K,) a defect from this on needs no person.
+        report: (K,) or (n, K) a defect below this is not reported.
+        accept: Likewise; a defect from this on needs no person.
 
     Returns:
         (n,) "fail" where a defect is accepted, else "review" where one is reported, else "pass".

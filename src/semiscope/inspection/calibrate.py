@@ -1,0 +1,369 @@
+"""Thresholds that keep escapes below a bound, chosen on labelled images that were held out.
+
+A unit is an image. A class of defects escapes where an image shows one and none of that class is
+reported, wherever on it; it is over-rejected where it is reported on an image that shows none. A
+bad unit escapes when nothing at all is reported on it, which is never more often than its classes
+do.
+
+Report threshold: of the images that show a class, each has a highest score of it. Left out below
+the (m + 1)-th lowest of these, m images escape. With m the most at which the exact upper limit at
+95 % of m among n images is within the bound, the share that will escape is within the bound at that
+confidence, whatever the scores' distribution (Wilks 1941, tolerance limits: the choice of m does
+not look at the scores). It is the highest such threshold, and so costs the fewest over-rejects.
+Where the images are too few for that, the bound is only kept on these images, and the report says
+how much they show. Accept threshold: likewise from the other side, for the images without the class
+that would fail without anyone looking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from semiscope.config import Settings
+from semiscope.errors import DataError, ImageError, SettingsError
+from semiscope.evaluate.inspection import judge_units, verdicts
+from semiscope.evaluate.intervals import Rate, most_below, units_needed, upper_limit
+from semiscope.infer.model import ClassThreshold, Meta, Model
+from semiscope.inspection.escape_curve import UNITS, Curve, class_curve, unit_curve
+from semiscope.inspection.pipeline import detect
+from semiscope.inspection.score import WHOLE_CURVE, labelled
+from semiscope.io.image import read_image
+from semiscope.types import Annotations
+
+Floats = NDArray[np.float64]
+
+_STEP = 1e-4  # thresholds are written with four decimals
+
+
+class CalibrateSettings(Settings):
+    """What escapes may cost, on which images."""
+
+    model: str = Field(description="A model's .onnx file, or its name in the zoo")
+    data: Path = Field(description="Data set with boxes or outlines, held out from training")
+    split: str = Field("val", description="Which part, where the data set has parts; never test")
+    max_escape: float = Field(
+        0.01, gt=0, lt=1, description="Part of the images with a defect on which it may be missed"
+    )
+    max_over_reject: float = Field(
+        0.01, gt=0, lt=1, description="Part of the images without it that may fail unreviewed"
+    )
+    defects: tuple[str, ...] = Field(
+        (), description="Classes that make a unit bad; all of the model's when not given"
+    )
+    threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What thresholds do on the images, of one class or, over all classes, of units.
+
+    Attributes:
+        escape: Images that show the class on which it is not reported; bad units that pass.
+        over_reject: Images that do not show it on which it is reported; good units that do not
+            pass.
+        unreviewed: Those of them on which it is accepted; good units that fail with no one looking.
+    """
+
+    escape: Rate
+    over_reject: Rate
+    unreviewed: Rate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {name: getattr(self, name).to_dict() for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCalibration:
+    """The thresholds of one class.
+
+    Attributes:
+        report: Below this score a detection is left out.
+        accept: From this score on it needs no review.
+        outcome: What they do on the images.
+        escape_limit: Upper limit at 95 % of the share that will escape.
+        problem: Why the bound is not shown, or cannot be kept; "" when it is shown.
+        kept: Whether the thresholds are as they were, for want of images or because no threshold
+            keeps the bound.
+    """
+
+    report: float
+    accept: float
+    outcome: Outcome
+    escape_limit: float
+    problem: str
+    kept: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "report": self.report,
+            "accept": self.accept,
+            **self.outcome.to_dict(),
+            "escape_limit": self.escape_limit,
+            "problem": self.problem,
+            "kept": self.kept,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """Thresholds under a bound on escapes.
+
+    Attributes:
+        settings: How they were chosen.
+        classes: By class of defects.
+        before: What the thresholds that the file had do to the units.
+        after: What the new ones do to them, which flatters: they were chosen on these.
+        left_out: What thresholds do to a unit that are chosen on all others, which does not.
+        curves: By class, and of the units.
+        failed: File and reason of the images that could not be read.
+    """
+
+    settings: CalibrateSettings
+    classes: dict[str, ClassCalibration]
+    before: Outcome
+    after: Outcome
+    left_out: Outcome
+    curves: dict[str, Curve]
+    failed: tuple[tuple[str, str], ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each class whose bound is not shown."""
+        return tuple(f"{name}: {c.problem}" for name, c in self.classes.items() if c.problem)
+
+    def thresholds(self, meta: Meta) -> dict[str, ClassThreshold]:
+        """All thresholds of a model, with the new ones in place."""
+        chosen = {
+            name: ClassThreshold(report=c.report, accept=c.accept)
+            for name, c in self.classes.items()
+            if not c.kept
+        }
+        return {**meta.thresholds, **chosen}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        curve = zip(self.curves[UNITS].over_reject, self.curves[UNITS].escape, strict=True)
+        return {
+            "max_escape": self.settings.max_escape,
+            "max_over_reject": self.settings.max_over_reject,
+            "classes": {name: c.to_dict() for name, c in self.classes.items()},
+            "units": {
+                name: getattr(self, name).to_dict() for name in ("before", "after", "left_out")
+            },
+            "curve": [{"over_reject": _plain(o), "escape": _plain(e)} for o, e in curve],
+            "problems": list(self.problems),
+            "failed": [{"file": file, "reason": reason} for file, reason in self.failed],
+        }
+
+
+def calibrate(
+    settings: CalibrateSettings, progress: Callable[[int, int], None] | None = None
+) -> Calibration:
+    """Chooses a model's thresholds on labelled images.
+
+    Args:
+        settings: Which model on what, within which bounds.
+        progress: Called after each image with how many are done and how many there are.
+
+    Raises:
+        SettingsError: The images are the test split, or a class of defects is unknown.
+        DataError: There is no such split, no image with boxes, or none with a defect.
+        ModelError: The model cannot be used, or does not know a class of the data set.
+    """
+    if settings.split == "test":
+        raise SettingsError(
+            "thresholds are never chosen on the test split, whose figures would then flatter; give "
+            "--split val, or a folder of other labelled images"
+        )
+    model = Model.load(settings.model, settings.threads)
+    meta = model.meta
+    defects = settings.defects or meta.classes
+    unknown = [name for name in defects if name not in meta.classes]
+    if unknown:
+        raise SettingsError(
+            f"--defects: expected classes of {meta.name} ({', '.join(meta.classes)}), found "
+            f"{', '.join(unknown)}"
+        )
+    samples = labelled(meta, settings.data, (settings.split,))
+    others = sorted({s.split for s in samples} - {settings.split, ""})
+    if others:
+        raise DataError(
+            f"{settings.data}: expected a split {settings.split!r}, or no splits, found "
+            f"{', '.join(others)}; put images that the model was not trained on into it"
+        )
+    truth: list[NDArray[np.bool_]] = []
+    scores: list[Floats] = []
+    failed: list[tuple[str, str]] = []
+    for done, sample in enumerate(samples, 1):
+        assert sample.annotations is not None
+        try:
+            pixels = read_image(sample.path).specimen
+        except ImageError as error:
+            failed.append((str(sample.path), error.problem))
+            continue
+        found = detect(model, pixels, WHOLE_CURVE)
+        truth.append(np.bincount(sample.annotations.class_id, minlength=len(meta.classes)) > 0)
+        scores.append(highest_scores(found, len(meta.classes)))
+        if progress is not None:
+            progress(done, len(samples))
+    chosen = [meta.classes.index(name) for name in defects]
+    shown = np.array(truth, bool).reshape(-1, len(meta.classes))[:, chosen]
+    if not shown.any():
+        raise DataError(f"{settings.data}: expected images that show {', '.join(defects)}, found 0")
+    had = [meta.thresholds.get(name, ClassThreshold()) for name in defects]
+    return choose(settings, defects, had, shown, np.array(scores)[:, chosen], tuple(failed))
+
+
+def highest_scores(found: Annotations, classes: int) -> Floats:
+    """(classes,) the highest score of each class in an image; 0 for none."""
+    highest = np.zeros(classes)
+    np.maximum.at(highest, found.class_id, found.score.astype(np.float64))
+    return highest
+
+
+def choose(
+    settings: CalibrateSettings,
+    defects: Sequence[str],
+    had: Sequence[ClassThreshold],
+    truth: NDArray[np.bool_],
+    scores: Floats,
+    failed: tuple[tuple[str, str], ...] = (),
+) -> Calibration:
+    """Thresholds from what images show and what was found on them.
+
+    Args:
+        settings: The bounds.
+        defects: Names of the K classes of defects.
+        had: Their thresholds as they were.
+        truth: (n, K) whether an image shows a class.
+        scores: (n, K) the highest score of a class on an image; 0 for none.
+        failed: Images that could not be read, to be told.
+    """
+    classes = {
+        name: _of_class(settings, had[k], scores[truth[:, k], k], scores[~truth[:, k], k])
+        for k, name in enumerate(defects)
+    }
+    bad = truth.any(axis=1)
+
+    def units(report: ArrayLike, accept: ArrayLike) -> Outcome:
+        found = judge_units(bad, verdicts(scores, report, accept))
+        rejected = found.over_reject.count + found.review_good.count
+        return Outcome(
+            found.escape, Rate(rejected, found.over_reject.of), unreviewed=found.over_reject
+        )
+
+    curves = {
+        name: class_curve(scores[truth[:, k], k], scores[~truth[:, k], k])
+        for k, name in enumerate(defects)
+    }
+    return Calibration(
+        settings=settings,
+        classes=classes,
+        before=units([c.report for c in had], [c.accept for c in had]),
+        after=units([c.report for c in classes.values()], [c.accept for c in classes.values()]),
+        left_out=units(*_left_out(settings, had, [*classes.values()], truth, scores)),
+        curves={**curves, UNITS: unit_curve(truth, scores)},
+        failed=failed,
+    )
+
+
+def _of_class(
+    settings: CalibrateSettings, had: ClassThreshold, with_it: Floats, without: Floats
+) -> ClassCalibration:
+    """One class, from the highest scores on the images that show it and on those that do not."""
+    bound, problem = settings.max_escape, ""
+    may_escape = _allowed(bound, len(with_it))
+    # the images without any detection of the class escape at every threshold
+    lost = int(np.sum(with_it == 0))
+    kept = lost > may_escape or not len(with_it)
+    report = had.report if kept else _floor(np.sort(with_it)[may_escape])
+    accept = had.accept
+    if not kept and len(without):
+        may_fail = _allowed(settings.max_over_reject, len(without))
+        accept = _above(np.sort(without)[::-1][may_fail])
+    accept = max(accept, report)
+    found, wrong = with_it[with_it > 0], without[without > 0]
+    outcome = Outcome(
+        escape=Rate(len(with_it) - int(np.sum(found >= report)), len(with_it)),
+        over_reject=Rate(int(np.sum(wrong >= report)), len(without)),
+        unreviewed=Rate(int(np.sum(wrong >= accept)), len(without)),
+    )
+    limit = upper_limit(outcome.escape.count if kept else may_escape, len(with_it))
+    if not len(with_it):
+        problem = "no image shows it; its thresholds stay as they were"
+    elif kept:
+        problem = (
+            f"{lost} of {len(with_it)} images that show it have no detection of it at all, so no "
+            f"threshold keeps escapes below {bound:.2g}; its thresholds stay as they were"
+        )
+    elif limit > bound:
+        problem = (
+            f"{len(with_it)} images that show it are too few to show {bound:.2g}: where as many "
+            f"escape as here it may be up to {limit:.2g} (95 %); it takes "
+            f"{units_needed(bound)} without an escape"
+        )
+    return ClassCalibration(report, accept, outcome, limit, problem, kept)
+
+
+def _left_out(
+    settings: CalibrateSettings,
+    had: Sequence[ClassThreshold],
+    classes: Sequence[ClassCalibration],
+    truth: NDArray[np.bool_],
+    scores: Floats,
+) -> tuple[Floats, Floats]:
+    """(n, K) report and accept thresholds that each image gets from all others."""
+    report = np.tile([c.report for c in classes], (len(scores), 1))
+    accept = np.tile([c.accept for c in classes], (len(scores), 1))
+    for k, (cut, chosen) in enumerate(zip(had, classes, strict=True)):
+        if chosen.kept:
+            continue
+        shows = truth[:, k]
+        own = scores[shows, k]
+        others = len(own) - 1
+        m = _allowed(settings.max_escape, others)
+        lost = np.sum(own == 0) - (own == 0)
+        report[shows, k] = cut.report
+        if others > m:
+            # taking out an image from below a rank moves the next one up to it
+            ranked = np.sort(own)
+            found = np.where(own > ranked[m], ranked[m], ranked[m + 1])
+            report[shows, k] = np.where(lost > m, cut.report, [_floor(s) for s in found])
+        own = scores[~shows, k]
+        if len(own) > 1:
+            ranked = np.sort(own)[::-1]
+            m = _allowed(settings.max_over_reject, len(own) - 1)
+            found = np.where(own < ranked[m], ranked[m], ranked[m + 1])
+            accept[~shows, k] = [_above(s) for s in found]
+    return report, np.maximum(report, accept)
+
+
+def _allowed(bound: float, images: int) -> int:
+    """How many of the images may go wrong: so that the bound is shown, else so that it is kept."""
+    most = most_below(bound, images)
+    return most if most >= 0 else int(bound * images)
+
+
+def _floor(score: float) -> float:
+    """A score with four decimals, rounded down, so that rounding lets nothing escape."""
+    # a hair more, so that 0.3 stays 0.3
+    return round(math.floor(float(score) / _STEP + 1e-9) * _STEP, 4)
+
+
+def _above(score: float) -> float:
+    """The least threshold of four decimals that a score does not reach; 1 at most."""
+    return min(1.0, round(_floor(score) + _STEP, 4))
+
+
+def _plain(share: float) -> float | None:
+    return None if math.isnan(share) else float(share)
