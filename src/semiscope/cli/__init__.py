@@ -29,6 +29,7 @@ _VERBS = (
     (app, "inspect", "inspecting:inspect", "Find defects in images; write results and a report."),
     (app, "evaluate", "inspecting:evaluate", "Hold a model against the truth of a data set."),
     (app, "bench", "inspecting:bench", "Measure images per second and peak memory."),
+    (app, "calibrate", "calibrating:calibrate", "Choose thresholds under a bound on escapes."),
     (app, "check", "labelled:check", "Tell whether a data set is fit for training."),
     (app, "convert", "labelled:convert", "Write a data set in another format."),
     (simulate, "sem-lines", "labelled:simulate_sem_lines", "Line-space SEM scenes with defects."),
