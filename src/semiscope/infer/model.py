@@ -150,38 +150,15 @@ class Model:
         Raises:
             ModelError: No such file, not an ONNX file, or not a semiscope model.
         """
-        if not path.is_file():
-            raise ModelError(f"{path}: expected a model file, found none. {shipped_models()}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
-        # waiting threads sleep: reading and writing need the cores meanwhile
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        available = onnxruntime.get_available_providers()
-        providers = [p for p in ("CUDAExecutionProvider",) if p in available]
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=[*providers, "CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's own errors share no public base
+        self._session, values = open_model(path, threads)
+        if values.get("task") not in ("detect", "segment"):
             raise ModelError(
-                f"{path}: expected an ONNX model, found: {str(error).splitlines()[0][:200]}"
-            ) from None
-        written = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if written is None:
-            raise ModelError(
-                f"{path}: an ONNX file, but not a semiscope model (it carries no semiscope "
-                "metadata). Make one with: semiscope export RUN --out FILE.onnx"
+                f"{path}: expected a model for detection, found task {values.get('task')!r}. "
+                "Choose another model."
             )
         try:
-            values = json.loads(written)
-            if values.get("task") not in ("detect", "segment"):
-                raise ModelError(
-                    f"{path}: expected a model for detection, found task "
-                    f"{values.get('task')!r}. Choose another model."
-                )
             self.meta = ModelMeta.from_dict(values, path)
-        except (ValueError, SettingsError, AttributeError) as error:
+        except SettingsError as error:
             raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
         self.path = path
         self._input = self._session.get_inputs()[0].name
@@ -267,6 +244,50 @@ class Model:
         """
         prepared = [self.prepare(p) for p in images]
         return self.decode(self.run(prepared), prepared, [p.shape[:2] for p in images], min_score)
+
+
+def open_model(
+    path: Path, threads: int | None
+) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
+    """Any model file of semiscope: its engine, and its metadata yet unchecked.
+
+    Args:
+        path: The .onnx file.
+        threads: Cores used for one inference; all when None.
+
+    Raises:
+        ModelError: No such file, not an ONNX file, or not a semiscope model.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: expected a model file, found none. {shipped_models()}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    # waiting threads sleep: reading and writing need the cores meanwhile
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    available = onnxruntime.get_available_providers()
+    providers = [p for p in ("CUDAExecutionProvider",) if p in available]
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=[*providers, "CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's own errors share no public base
+        raise ModelError(
+            f"{path}: expected an ONNX model, found: {str(error).splitlines()[0][:200]}"
+        ) from None
+    written = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if written is None:
+        raise ModelError(
+            f"{path}: an ONNX file, but not a semiscope model (it carries no semiscope "
+            "metadata). Make one with: semiscope export RUN --out FILE.onnx"
+        )
+    try:
+        values = json.loads(written)
+    except ValueError as error:
+        raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: its semiscope metadata is damaged: expected an object")
+    return session, values
 
 
 def locate(name: str | Path) -> Path:

@@ -6,6 +6,7 @@ W + B A (equation 3, scale 1), A Gaussian and B zero, so that learning starts fr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -33,12 +34,12 @@ class LowRankQV(nn.Module):
             raise ValueError(f"rank must be from 1 to {min(width, base.in_features)}, found {rank}")
         self.base = base
         self.groups = groups
-        like = {"device": base.weight.device, "dtype": base.weight.dtype}
+        weight = base.weight
         deviation = base.in_features**-0.5  # what A gives is then as large as what it takes
-        self.q_down = nn.Parameter(torch.randn(rank, base.in_features, **like) * deviation)
-        self.q_up = nn.Parameter(torch.zeros(width, rank, **like))
-        self.v_down = nn.Parameter(torch.randn(rank, base.in_features, **like) * deviation)
-        self.v_up = nn.Parameter(torch.zeros(width, rank, **like))
+        self.q_down = nn.Parameter(deviation * torch.randn_like(weight[:rank]))
+        self.q_up = nn.Parameter(weight.new_zeros(width, rank))
+        self.v_down = nn.Parameter(deviation * torch.randn_like(weight[:rank]))
+        self.v_up = nn.Parameter(weight.new_zeros(width, rank))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., 3 * width)."""
@@ -49,22 +50,14 @@ class LowRankQV(nn.Module):
     def merged(self) -> nn.Linear:
         """The same function as one linear layer."""
         change = self._fused((self.q_up @ self.q_down).T, (self.v_up @ self.v_down).T).T
-        layer = nn.utils.skip_init(
-            nn.Linear,
-            self.base.in_features,
-            self.base.out_features,
-            bias=self.base.bias is not None,
-            device=change.device,
-            dtype=change.dtype,
-        )
-        layer.load_state_dict(self.base.state_dict())
+        layer = copy.deepcopy(self.base)
         with torch.no_grad():
             layer.weight += change
         return layer
 
     def _fused(self, query: Tensor, value: Tensor) -> Tensor:
         """(..., width) each -> (..., 3 * width) as the base orders them, 0 for the keys."""
-        q, v = (x.unflatten(-1, (self.groups, -1)) for x in (query, value))
+        q, v = (x.unflatten(-1, (self.groups, -1)) for x in (query, value))  # type: ignore[no-untyped-call]
         return torch.cat([q, torch.zeros_like(q), v], -1).flatten(-2)
 
 

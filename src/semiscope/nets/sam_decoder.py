@@ -235,7 +235,8 @@ class MaskDecoder(nn.Module):
             (P, 4, 4 h, 4 w) logits and (P, 4) IoU.
         """
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], 1)
+        # not len(): the export would take the number of prompts as fixed
+        tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse], 1)
         image = (embedding + dense).flatten(2).transpose(1, 2)
         tokens, image = self.transformer(image, places.flatten(2).transpose(1, 2), tokens)
         upscaled = self.output_upscaling(image.transpose(1, 2).unflatten(2, embedding.shape[2:]))
