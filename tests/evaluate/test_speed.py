@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from semiscope.evaluate.speed import Speed, peak_memory_mb, rates
+from semiscope.evaluate.speed import Speed, peak_memory_mb, rates, steady_rates
 
 
 def test_rates_of_works_done_in_turn():
@@ -20,6 +20,36 @@ def test_rates_of_works_done_in_turn():
     assert order == ["fast", "slow", "fast", "slow"]
     # sleeping takes at least its time, more on a busy machine
     assert all(f <= 500 for f in fast) and all(s <= 125 for s in slow)
+
+
+def test_steady_rates_are_warm_and_wait_for_the_device():
+    done, queue = [], []
+
+    def give(name, images):
+        def once():
+            queue.append(name)  # returns at once; the device works later
+            return images
+
+        return once
+
+    def synchronise():
+        time.sleep(0.01 * len(queue))
+        done.extend(queue)
+        queue.clear()
+
+    one, four = steady_rates(
+        [give("one", 1), give("four", 4)],
+        warm_up=2,
+        iterations=3,
+        turns=2,
+        synchronise=synchronise,
+    )
+    assert done == ["one"] * 2 + ["four"] * 2 + (["one"] * 3 + ["four"] * 3) * 2
+    assert queue == []
+    # three iterations of the device take 30 ms at least
+    assert len(one) == len(four) == 2
+    assert all(rate <= 100 for rate in one) and all(rate <= 400 for rate in four)
+    assert all(rate > 0 for rate in one + four)
 
 
 def test_ratio_pairs_the_repetitions():

@@ -73,6 +73,45 @@ def rates(works: Sequence[Work], repetitions: int) -> list[list[float]]:
     return measured
 
 
+def steady_rates(
+    works: Sequence[Work],
+    *,
+    warm_up: int,
+    iterations: int,
+    turns: int,
+    synchronise: Callable[[], None] = lambda: None,
+) -> list[list[float]]:
+    """Images per second of works that are warm, and whose device has really ended them.
+
+    The protocol of Wong 2023, 3.3.2.2.5 (there 1000 iterations to warm up and 1000 that count, the
+    time taken from before the first until the device has ended the last), done in turns, so that
+    what else the machine does falls on all works alike.
+
+    Args:
+        works: What to time.
+        warm_up: Iterations of each work that do not count.
+        iterations: Iterations of each work in a turn.
+        turns: How often each work has its turn.
+        synchronise: Returns when the device has ended its work, which on a GPU goes on after the
+            call that gave it.
+
+    Returns:
+        For each work, a rate a turn.
+    """
+
+    def block(work: Work, times: int) -> Work:
+        def run() -> int:
+            images = sum(work() for _ in range(times))
+            synchronise()
+            return images
+
+        return run
+
+    for work in works:
+        block(work, warm_up)()
+    return rates([block(work, iterations) for work in works], turns)
+
+
 def peak_memory_mb() -> float | None:
     """The largest resident memory that this process ever had, MB; None where there is no /proc.
 
