@@ -8,9 +8,9 @@ import semiscope
 SOURCE = Path(semiscope.__file__).parent
 # from the top down: a module imports only from its own line or from below
 LAYERS = [
-    ("cli",), ("compress",), ("learn",), ("nets",), ("inspection",), ("report",), ("infer",),
-    ("evaluate",), ("measure",), ("simulate",), ("data",), ("io",), ("tiling",), ("fusion",),
-    ("geometry",), ("config",), ("errors",), ("types",),
+    ("cli",), ("compress",), ("learn",), ("nets",), ("inspection",), ("report",),
+    ("capture",), ("infer",), ("evaluate",), ("measure",), ("simulate",), ("data",), ("io",),
+    ("tiling",), ("fusion",), ("geometry",), ("config",), ("errors",), ("types",),
 ]  # fmt: skip
 TORCH = {"nets", "learn", "compress", "cli"}
 

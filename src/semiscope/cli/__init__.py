@@ -27,6 +27,7 @@ train = App(name="train", help="Train a network on labelled images.")
 
 _VERBS = (
     (app, "inspect", "inspecting:inspect", "Find defects in images; write results and a report."),
+    (app, "capture", "capturing:capture", "Find packages in photographs; make them upright."),
     (app, "evaluate", "inspecting:evaluate", "Hold a model against the truth of a data set."),
     (app, "bench", "inspecting:bench", "Measure images per second and peak memory."),
     (app, "calibrate", "calibrating:calibrate", "Choose thresholds under a bound on escapes."),

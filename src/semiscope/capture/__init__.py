@@ -1,0 +1,1 @@
+"""Region of interest: the package found in a photograph and made upright."""
