@@ -73,3 +73,78 @@ def blob_model(tmp_path):
 @pytest.fixture
 def write_model():
     return write_blob_model
+
+
+def write_detector_run(folder: Path, data: Path, neck="elan", seed=0, classes=("square", "disc")):
+    """The folder of a run of ``train detect`` on grey 64 x 64 inputs, its weights random.
+
+    Its layers have an eighth of their channels, so that it is pruned and trained in a moment.
+    """
+    import torch
+
+    from semiscope.infer.decoders import YoloDecoder
+    from semiscope.infer.model import InputSpec
+    from semiscope.learn import checkpoint
+    from semiscope.nets.widths import widths_of
+    from semiscope.nets.yolov7_tiny import COCO_ANCHORS, STRIDES, YoloV7Tiny
+
+    torch.manual_seed(seed)
+    built = {"classes": len(classes), "neck": neck, "channels": 1}
+    widths = {}
+    for name, channels in widths_of(YoloV7Tiny(**built)).items():
+        if not name.startswith("heads."):
+            # CoordConv sees two channels more than it is given
+            widths[name] = [(n - n % 8) // 8 + n % 8 for n in channels]
+    built["widths"] = widths
+    network = YoloV7Tiny(**built)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight)
+            torch.nn.init.normal_(layer.bias, std=0.1)
+    given = {"height": 64, "width": 64, "channels": 1, "mean": (0.449,), "std": (0.226,)}
+    spec = {
+        "task": "detect",
+        "net": "yolov7-tiny",
+        "built": built,
+        "network": f"yolov7-tiny, neck {neck}",
+        "classes": list(classes),
+        "input": InputSpec(**given).model_dump(mode="json"),
+        "decoder": YoloDecoder(
+            strides=STRIDES, anchors=COCO_ANCHORS, iou_threshold=0.65
+        ).model_dump(mode="json"),
+        "field": [70, 90],
+        "thresholds": {name: {"report": 0.3, "accept": 0.9} for name in classes},
+        "class_ap": dict.fromkeys(classes, 0.5),
+        "data": "none",
+    }
+    figures = {"fitness": 0.5, "map": 0.5}
+    checkpoint.save(
+        folder / "best",
+        {"model": network.state_dict()},
+        {"spec": spec, "metrics": figures, "epoch": 3},
+    )
+    (folder / "settings.toml").write_text(
+        f"""task = "detect"
+[learn]
+data = '{data}'
+neck = "{neck}"
+height = 64
+width = 64
+channels = 1
+learning_rate = 0.002
+[learn.augment]
+paste = 0.0
+[loop]
+epochs = 1
+batch = 4
+warmup_epochs = 0.0
+workers = 0
+""",
+        encoding="utf-8",
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def detector_run():
+    return write_detector_run

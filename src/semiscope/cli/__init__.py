@@ -24,6 +24,7 @@ app = App(
 )
 simulate = App(name="simulate", help="Render scenes whose truth is exactly known.")
 train = App(name="train", help="Train a network on labelled images.")
+compress = App(name="compress", help="Make a trained network smaller.")
 
 _VERBS = (
     (app, "inspect", "inspecting:inspect", "Find defects in images; write results and a report."),
@@ -37,23 +38,26 @@ _VERBS = (
     (train, "detect", "learning:train_detect", "Learn to find defects as boxes."),
     (train, "diffuse", "learning:train_diffuse", "Learn to find and outline defects by diffusion."),
     (train, "instances", "learning:train_instances", "Learn to outline defects: Mask R-CNN."),
+    (compress, "prune", "compressing:prune", "Take the least channels out of a detector."),
+    (compress, "distill", "compressing:distill", "Teach a pruned detector by the whole one."),
     (app, "export", "learning:export", "Write a run's best weights as one model file."),
     (app, "dial", "learning:dial", "Choose a diffusion model's random boxes: accuracy and time."),
     (app, "info", "inspecting:info", "Tell what a model file or a network is."),
 )
-_TRAINING = ("torch", "accelerate", "safetensors", "onnx")
+_TRAINING = ("torch", "accelerate", "safetensors", "onnx", "torch_pruning")
 
 for _app, _name, _place, _help in _VERBS:
     _app.command(f"semiscope.cli.{_place}", name=_name, help=_help)
 app.command(simulate)
 app.command(train)
+app.command(compress)
 
 
 def main() -> None:
     """Entry point: a known error becomes one line and exit status 2; --debug shows where."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        if arguments[:1] == ["train"]:
+        if arguments[:1] in (["train"], ["compress"]):
             from semiscope.cli.learning import settings_file
 
             app.config = settings_file(arguments)

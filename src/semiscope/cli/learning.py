@@ -22,11 +22,13 @@ from semiscope.cli.show import (
 from semiscope.compress import export as exporting
 from semiscope.compress.graph import StoredBits
 from semiscope.compress.metadata import rewrite_meta
+from semiscope.config import Settings
 from semiscope.errors import SettingsError
 from semiscope.infer.model import ZOO, Model
 from semiscope.inspection.dial import DialSettings, measure_dial, plot_dial
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
+from semiscope.learn.presets import PRESETS
 from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings
@@ -39,18 +41,24 @@ Resume = Annotated[Path | None, Parameter(help="Continue this run with its own s
 Out = Annotated[Path, Parameter(help="The run's folder.")]
 Loop = Annotated[LoopSettings, Parameter(name="*")]
 
+# how the teacher itself began, and the sparsity before it was pruned, are not for its student
+_TEACHER_S_OWN = {"init", "pretrained", "sparsity"}
+
 
 def train_detect(
     *,
     learn: Annotated[DetectSettings, Parameter(name="*")],
     loop: Loop = LoopSettings(),  # noqa: B008
     out: Out = Path("runs/detect"),
+    preset: Annotated[
+        str | None, Parameter(help=f"Settings by name, under all others: {', '.join(PRESETS)}.")
+    ] = None,
     settings: SettingsFile = None,
     resume: Resume = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a detector; the best weights come to RUN/best, ready for ``export``."""
-    _train("detect", learn, loop, out, resume, as_json)
+    run_training("detect", learn, loop, out, resume, as_json)
 
 
 def train_diffuse(
@@ -63,7 +71,7 @@ def train_diffuse(
     as_json: AsJson = False,
 ) -> None:
     """Train DiffusionInst: instances with masks from random boxes."""
-    _train("diffuse", learn, loop, out, resume, as_json)
+    run_training("diffuse", learn, loop, out, resume, as_json)
 
 
 def train_instances(
@@ -76,10 +84,10 @@ def train_instances(
     as_json: AsJson = False,
 ) -> None:
     """Train Mask R-CNN or PointRend: instances with masks from region proposals."""
-    _train("instances", learn, loop, out, resume, as_json)
+    run_training("instances", learn, loop, out, resume, as_json)
 
 
-def _train(
+def run_training(
     task: str,
     learn: LearnSettings,
     loop: LoopSettings,
@@ -87,6 +95,7 @@ def _train(
     resume: Path | None,
     as_json: bool,
 ) -> None:
+    """Begins or continues a run and prints its figures."""
     with training_bar() as progress:
         if resume is not None:
             figures = runs.resume(resume, progress)
@@ -154,29 +163,67 @@ def dial(
 
 
 def settings_file(arguments: list[str]) -> Dict | None:
-    """The values of --settings FILE, or of the run that --resume RUN names, under the options.
+    """The values that stand under the options of a verb that trains.
+
+    Those of --settings FILE, over those of --preset NAME; or of the run that --resume RUN names;
+    or, to distill without a file, of the run that --teacher RUN names.
 
     Raises:
-        SettingsError: The file holds a fault, or --resume stands beside other options.
+        SettingsError: A file holds a fault, a preset is unknown, or --resume stands beside other
+            options.
     """
+    task = arguments[1] if len(arguments) > 1 else ""
     file, run = _option(arguments, "--settings"), _option(arguments, "--resume")
-    if file is None and run is None:
+    preset, teacher = _option(arguments, "--preset"), _option(arguments, "--teacher")
+    values: dict[str, Any] = {}
+    sources = []
+    if run is not None:
+        if any(
+            a.startswith("--") and a.split("=")[0] not in ("--resume", "--json") for a in arguments
+        ):
+            raise SettingsError(
+                "--resume continues a run with its own settings: give no other option with it"
+            )
+        file = str(Path(run) / runs.SETTINGS_FILE)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise SettingsError(f"--preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
+        values = {**PRESETS[preset]["learn"], **PRESETS[preset]["loop"]}
+        sources.append(preset)
+    if file is not None:
+        found, learn, loop = runs.read_settings(Path(file))
+        if found != task:
+            verb = "compress" if found == "distill" else "train"
+            raise SettingsError(f"{file}: its task is {found}: use semiscope {verb} {found}")
+        values = _over(values, _given(learn, loop))
+        sources.append(file)
+    elif task == "distill" and teacher is not None:
+        path = Path(teacher) / runs.SETTINGS_FILE
+        found, learn, loop = runs.read_settings(path)
+        if found not in ("detect", "distill"):
+            raise SettingsError(f"{teacher}: expected a run of train detect, found {found}")
+        known = DetectSettings.model_fields.keys() | LoopSettings.model_fields.keys()
+        values = {k: v for k, v in _given(learn, loop).items() if k in known - _TEACHER_S_OWN}
+        sources.append(str(path))
+    if not values:
         return None
-    if run is not None and any(
-        a.startswith("--") and a.split("=")[0] not in ("--resume", "--json") for a in arguments
-    ):
-        raise SettingsError(
-            "--resume continues a run with its own settings: give no other option with it"
-        )
-    path = Path(run) / runs.SETTINGS_FILE if run is not None else Path(str(file))
-    task, learn, loop = runs.read_settings(path)
-    if arguments[1:2] != [task]:
-        raise SettingsError(f"{path}: its task is {task}: use semiscope train {task}")
-    values = {
+    return Dict({arguments[0]: {task: _dashed(values)}}, source=", ".join(sources))
+
+
+def _given(learn: Settings, loop: Settings) -> dict[str, Any]:
+    return {
         **learn.model_dump(mode="json", exclude_unset=True),
         **loop.model_dump(mode="json", exclude_unset=True),
     }
-    return Dict({"train": {task: _dashed(values)}}, source=str(path))
+
+
+def _over(under: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Values over others, setting by setting."""
+    merged = dict(under)
+    for key, value in values.items():
+        both = isinstance(value, dict) and isinstance(under.get(key), dict)
+        merged[key] = _over(under[key], value) if both else value
+    return merged
 
 
 def _dashed(values: dict[str, Any]) -> dict[str, Any]:

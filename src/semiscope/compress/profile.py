@@ -30,6 +30,15 @@ class Profile:
 
 def profile(network: nn.Module, inputs: Sequence[Tensor]) -> Profile:
     """Measures a network on the inputs of its ``forward`` for one image."""
+    return Profile(
+        sum(p.numel() for p in network.parameters()),
+        sum(p.numel() for p in fuse(network).parameters()),
+        count_operations(network, inputs) / 1e9,
+    )
+
+
+def count_operations(network: nn.Module, inputs: Sequence[Tensor]) -> int:
+    """Floating-point operations of convolutions and linear layers (see ``Profile.gflops``)."""
     macs = 0
 
     def count(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -55,8 +64,4 @@ def profile(network: nn.Module, inputs: Sequence[Tensor]) -> Profile:
         network.train(training)
         for handle in handles:
             handle.remove()
-    return Profile(
-        sum(p.numel() for p in network.parameters()),
-        sum(p.numel() for p in fuse(network).parameters()),
-        2 * macs / 1e9,
-    )
+    return 2 * macs

@@ -17,6 +17,7 @@ from semiscope.learn.loop import LoopSettings, Progress, Task, train
 from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings, DetectTask
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings, DiffuseTask
+from semiscope.learn.tasks.distill import DistillSettings, DistillTask
 from semiscope.learn.tasks.instances import InstancesSettings, InstancesTask
 
 SETTINGS_FILE = "settings.toml"
@@ -39,6 +40,7 @@ class Way(NamedTuple):
 TASKS = {
     "detect": Way(DetectSettings, LoopSettings, DetectTask),
     "diffuse": Way(DiffuseSettings, DiffuseLoopSettings, DiffuseTask),
+    "distill": Way(DistillSettings, LoopSettings, DistillTask),
     "instances": Way(InstancesSettings, LoopSettings, InstancesTask),
 }
 

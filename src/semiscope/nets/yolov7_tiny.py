@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from semiscope.nets.efficientnet_lite import EfficientNetLite0
+from semiscope.nets.widths import Widths, set_widths
 
 Neck = Literal["elan", "slim", "coord"]
 Backbone = Literal["yolov7-tiny", "efficientnet-lite0"]
@@ -221,8 +222,6 @@ class PathAggregation(nn.Module):
             laterals and outputs).
     """
 
-    channels = (128, 256, 512)
-
     def __init__(self, inputs: Sequence[int], neck: Neck) -> None:
         super().__init__()
         slim = neck == "slim"
@@ -246,6 +245,12 @@ class PathAggregation(nn.Module):
         self.fuse5_up = fuse(512, 256)
         self.outputs = nn.ModuleList(output(c, 2 * c, 3) for c in (64, 128, 256))
         self.grow = nn.Upsample(scale_factor=2.0, mode="nearest")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the features at strides 8, 16 and 32: 128, 256, 512 unless pruned."""
+        convs = [[m for m in o.modules() if isinstance(m, nn.Conv2d)] for o in self.outputs]
+        return tuple(found[-1].out_channels for found in convs)
 
     def forward(self, levels: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
         """Features at strides 8, 16, 32 -> features there with ``channels`` channels."""
@@ -309,6 +314,7 @@ class YoloV7Tiny(nn.Module):
         backbone: "yolov7-tiny", or "efficientnet-lite0" whose ImageNet weights can be had offline.
         channels: 1 for grey images, 3 for colour.
         anchors: Number of anchors A a level.
+        widths: Channels of layers that pruning made narrower (see ``nets.widths``).
     """
 
     def __init__(
@@ -318,6 +324,7 @@ class YoloV7Tiny(nn.Module):
         backbone: Backbone = "yolov7-tiny",
         channels: int = 3,
         anchors: int = len(COCO_ANCHORS[0]),
+        widths: Widths | None = None,
     ) -> None:
         super().__init__()
         self.classes = classes
@@ -325,6 +332,7 @@ class YoloV7Tiny(nn.Module):
             TinyBackbone(channels) if backbone == "yolov7-tiny" else EfficientNetLite0(channels)
         )
         self.neck = PathAggregation(self.backbone.channels, neck)
+        set_widths(self, widths or {})
         self.anchors = anchors
         outputs = anchors * (5 + classes)
         heads = [ImplicitHead(c, outputs) for c in self.neck.channels]
@@ -342,3 +350,26 @@ class YoloV7Tiny(nn.Module):
             anchors x, y, width, height, objectness and K class logits.
         """
         return [h(p) for h, p in zip(self.heads, self.neck(self.backbone(x)), strict=True)]
+
+
+def fixed_layers(network: nn.Module) -> list[nn.Module]:
+    """Layers whose outputs pruning must leave: predictions, and what it cannot follow.
+
+    A GSConv's shuffle is cut into slices of fixed places (Wong 2023, section 3.3.7.4, leaves the
+    GSConv layers of VoV-GSCSP out as well), and ``VoVGSCSP.unused`` never runs.
+    """
+    found: list[nn.Module] = []
+    for module in network.modules():
+        if isinstance(module, ImplicitHead):
+            found.append(module.conv)
+        elif type(module) is GSConv:
+            found.append(module)
+        elif isinstance(module, VoVGSCSP):
+            found.append(module.unused)
+    return found
+
+
+def scale_factors(network: nn.Module) -> list[Tensor]:
+    """The batch norms' scale factors, those of ``fixed_layers`` apart (Liu 2017)."""
+    fixed = {m for layer in fixed_layers(network) for m in layer.modules()}
+    return [m.weight for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m not in fixed]
