@@ -32,8 +32,9 @@ def prune(
         return
     print_figures(report.figures())
     stdout.print(f"written: {out} (channels.png, scale_factors.png, pruning.json)", markup=False)
+    dense = " --sparsity 0" if settings.method == "slimming" else ""
     stdout.print(
-        f"next: semiscope train detect --settings {run / 'settings.toml'} --init {out}, or "
+        f"next: semiscope train detect --settings {run / 'settings.toml'} --init {out}{dense}, or "
         f"semiscope compress distill {out} --teacher {run}",
         markup=False,
     )
