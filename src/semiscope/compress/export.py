@@ -57,17 +57,17 @@ class Deployment:
         build: The bare network from the plain values in a run's spec.
         inference: That network as it infers; its ``forward`` takes images and the decoder's inputs.
         graph: The inferring network, and images of any values, as ONNX.
-        selects: Whether it selects the best of many inside. Among equals two engines may select
-            otherwise; then one of a few draws must agree.
+        steep: Whether rounding can grow inside: the best of many are selected, or boxes refined
+            again and again. Two engines may then differ by more; one of a few draws must agree.
     """
 
     build: Callable[..., nn.Module]
     inference: Callable[[Any], nn.Module]
     graph: Callable[[Any, Tensor], onnx.ModelProto]
-    selects: bool = False
+    steep: bool = False
 
 
-_INSTANCES = Deployment(with_backbone, _same, _graph(*Detections._fields), selects=True)
+_INSTANCES = Deployment(with_backbone, _same, _graph(*Detections._fields), steep=True)
 _LEVELS = _graph("p3", "p4", "p5")
 _PROTOTYPES = _graph("p3", "p4", "p5", "coefficients", "prototypes")
 DEPLOYMENTS = {
@@ -75,7 +75,7 @@ DEPLOYMENTS = {
     "yolov5n": Deployment(YOLOV5["yolov5n"], _same, _LEVELS),
     "yolov5n-seg": Deployment(YOLOV5["yolov5n-seg"], _same, _PROTOTYPES),
     "yolov5s-seg": Deployment(YOLOV5["yolov5s-seg"], _same, _PROTOTYPES),
-    "diffusion-inst": Deployment(DiffusionInst, Denoiser, diffusion_graph),
+    "diffusion-inst": Deployment(DiffusionInst, Denoiser, diffusion_graph, steep=True),
     "mask-rcnn": _INSTANCES,
     "pointrend": _INSTANCES,
 }
@@ -158,7 +158,7 @@ def export(
         store_weights(model, weights)
     put_meta(model, meta)
     content = model.SerializeToString()
-    draws = _DRAWS if DEPLOYMENTS[spec["net"]].selects else 1
+    draws = _DRAWS if DEPLOYMENTS[spec["net"]].steep else 1
     _check_parity(deployed, content, images, further, out, draws)
     write_atomic(out, content)
     return meta
