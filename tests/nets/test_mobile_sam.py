@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from semiscope.nets.mobile_sam import MobileSAM
-from semiscope.nets.sam_decoder import PositionalEncoding, PromptEncoder
+from semiscope.nets.sam_decoder import (
+    Attention,
+    FewKeys,
+    FewQueries,
+    PositionalEncoding,
+    PromptEncoder,
+)
 
 WEIGHTS = Path(__file__).parents[2] / "../shared/weights/mobile_sam.pt"
 SIDE = 256
@@ -99,6 +105,16 @@ def test_prompts_of_a_batch_do_not_see_each_other():
             alone = network.decode(embedding, *one)
             torch.testing.assert_close(alone[0], together[0][i : i + 1], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(alone[1], together[1][i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [FewQueries, FewKeys])
+def test_attention_with_less_work_is_the_same_attention(kind):
+    torch.manual_seed(0)
+    less, plain = kind(128), Attention(128)
+    plain.load_state_dict(less.state_dict())
+    query, key, value = torch.randn(2, 5, 256), torch.randn(2, 9, 256), torch.randn(2, 9, 256)
+    expected = plain(query, key, value)
+    torch.testing.assert_close(less(query, key, value), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_places_are_encoded_by_sines_of_two_pi_times_their_projection():

@@ -112,15 +112,51 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(CHANNELS, width)
         self.v_proj = nn.Linear(CHANNELS, width)
         self.out_proj = nn.Linear(width, CHANNELS)
+        self.scale = (width // _HEADS) ** -0.5
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(P, Q, 256), (P, K, 256), (P, K, 256) -> (P, Q, 256)."""
-        query, key, value = (
-            projection(x).unflatten(-1, (_HEADS, -1)).transpose(1, 2)
-            for projection, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
-        )
-        weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        return self.out_proj((weights.softmax(-1) @ value).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        q, k, v = _heads(self.q_proj(query)), _heads(self.k_proj(key)), _heads(self.v_proj(value))
+        seen = (self.scale * q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.out_proj(seen.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class FewQueries(Attention):
+    """The same for a few tokens that look at thousands of places.
+
+    The projections of keys and values go to the tokens' side of the products, which is less than
+    half the work. What the keys' bias adds is equal for all keys and falls out of the softmax.
+    """
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See ``Attention``."""
+        q = self.scale * _heads(self.q_proj(query)) @ _rows(self.k_proj.weight)
+        weights = (q.flatten(1, 2) @ key.transpose(1, 2)).softmax(-1)
+        seen = (weights @ value).unflatten(1, (_HEADS, -1))
+        seen = seen @ _rows(self.v_proj.weight).transpose(1, 2)
+        return self.out_proj(seen.transpose(1, 2).flatten(2) + self.v_proj.bias)  # type: ignore[no-any-return]
+
+
+class FewKeys(Attention):
+    """The same for thousands of places that look at a few tokens; see ``FewQueries``."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See ``Attention``."""
+        k, v = self.scale * _heads(self.k_proj(key)), _heads(self.v_proj(value))
+        shift = (k @ self.q_proj.bias.view(_HEADS, -1, 1)).flatten(1)[:, None]
+        weights = query @ (k @ _rows(self.q_proj.weight)).flatten(1, 2).transpose(1, 2) + shift
+        weights = weights.unflatten(2, (_HEADS, -1)).softmax(-1).flatten(2)
+        return weights @ (v @ _rows(self.out_proj.weight.T)).flatten(1, 2) + self.out_proj.bias
+
+
+def _heads(x: Tensor) -> Tensor:
+    """(P, T, width) -> (P, 8, T, width / 8)."""
+    return x.unflatten(-1, (_HEADS, -1)).transpose(1, 2)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """(width, 256) -> (8, width / 8, 256)."""
+    return weight.unflatten(0, (_HEADS, -1))  # type: ignore[no-untyped-call,no-any-return]
 
 
 class TwoWayBlock(nn.Module):
@@ -136,7 +172,7 @@ class TwoWayBlock(nn.Module):
         self.first = first
         self.self_attn = Attention(CHANNELS)
         self.norm1 = nn.LayerNorm(CHANNELS)
-        self.cross_attn_token_to_image = Attention(CHANNELS // 2)
+        self.cross_attn_token_to_image = FewQueries(CHANNELS // 2)
         self.norm2 = nn.LayerNorm(CHANNELS)
         self.mlp = nn.Sequential(
             OrderedDict(
@@ -147,7 +183,7 @@ class TwoWayBlock(nn.Module):
         )
         self.norm3 = nn.LayerNorm(CHANNELS)
         self.norm4 = nn.LayerNorm(CHANNELS)
-        self.cross_attn_image_to_token = Attention(CHANNELS // 2)
+        self.cross_attn_image_to_token = FewKeys(CHANNELS // 2)
 
     def forward(
         self, tokens: Tensor, image: Tensor, token_places: Tensor, image_places: Tensor
@@ -172,7 +208,7 @@ class TwoWayTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList(TwoWayBlock(first=i == 0) for i in range(_LAYERS))
-        self.final_attn_token_to_image = Attention(CHANNELS // 2)
+        self.final_attn_token_to_image = FewQueries(CHANNELS // 2)
         self.norm_final_attn = nn.LayerNorm(CHANNELS)
 
     def forward(self, image: Tensor, image_places: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
