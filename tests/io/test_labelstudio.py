@@ -382,16 +382,19 @@ def test_a_model_s_instances_become_predictions(tmp_path: Path):
     samples = (
         Sample(put_image(tmp_path / "a.png"), None, Annotations(boxes, [0, 1], [0.9, 0.4])),
         Sample(put_image(tmp_path / "b.png"), None, Annotations(boxes, [0, 1])),
+        # nobody but the model says that this one is clean
+        Sample(put_image(tmp_path / "c.png"), None, Annotations.empty()),
     )
     dataset = Dataset(("gap", "bridge"), samples)
     (note,) = FORMATS["labelstudio"].write(dataset, tmp_path / "out")
-    assert note.startswith("1 images have instances with scores")
-    first, second = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    assert note.startswith("2 images were judged by a model")
+    first, second, third = json.loads((tmp_path / "out" / "tasks.json").read_text())
     assert "annotations" not in first and "predictions" not in second
     results = first["predictions"][0]["result"]
     assert [r["score"] for r in results] == [0.9, 0.4]
+    assert third["predictions"][0]["result"] == [] and "annotations" not in third
     back = labelstudio.read(tmp_path / "out")
-    assert [s.annotations is None for s in back] == [True, False]
+    assert [s.annotations is None for s in back] == [True, False, True]
 
 
 def test_the_labelling_interface(tmp_path: Path, make_dataset):

@@ -2,7 +2,7 @@
 
 The tasks name their images for local storage whose document root is the data set's folder;
 ``label_config.xml`` is the labelling interface. Instances with scores other than 1 are a model's:
-they are written as predictions, for a person to confirm.
+they are written as predictions, for a person to confirm, and so is a clean image beside them.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
     lost: Counter[str] = Counter()
     labels.write_classes(destination, dataset.classes)
     predicted = 0
+    by_model = any(_is_scored(s) for s in dataset)
     for split in dict.fromkeys(s.split for s in dataset):
         folder = labels.split_folder(destination, split)
         tasks: list[dict[str, Any]] = []
@@ -56,8 +57,8 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
             task: dict[str, Any] = {"data": {"image": _LOCAL + quote(place)}}
             results = _results(sample, dataset.classes, lost)
             if results is not None:
-                found = sample.annotations
-                if found is not None and (found.score != 1).any():
+                clean = sample.annotations is not None and not len(sample.annotations)
+                if _is_scored(sample) or (by_model and clean):
                     predicted += 1
                     task["predictions"] = [{"model_version": "semiscope", "result": results}]
                 else:
@@ -70,13 +71,17 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
     notes = labels.lost_notes("Label Studio", lost)
     if predicted:
         notes += (
-            f"{predicted} images have instances with scores: written as predictions, which are no "
-            "labels until a person submits them",
+            f"{predicted} images were judged by a model, as scores tell: written as predictions, "
+            "which are no labels until a person submits them",
         )
     labelled_only = sum(s.label is not None and s.annotations is None for s in dataset)
     if labelled_only and any(s.annotations is not None for s in dataset):
         notes += (f"{labelled_only} images with a label and no word on instances read as clean",)
     return notes
+
+
+def _is_scored(sample: Sample) -> bool:
+    return sample.annotations is not None and bool((sample.annotations.score != 1).any())
 
 
 def _results(
