@@ -114,6 +114,9 @@ def _board(rng: np.random.Generator, aspect: float, scale: int) -> Layer:
         sheet.box(tuple(centre), tuple(rng.uniform(0.1, 0.5, 2)), copper)
     for _ in range(26):
         _bundle(rng, sheet, half, copper if rng.random() < 0.7 else mask * 0.8)
+    # the ground plane on which the package is soldered
+    left, top, right, bottom = rng.uniform(0.09, 0.2, 4) + (aspect / 2, 0.5, aspect / 2, 0.5)
+    sheet.fill([(-left, -top), (right, -top), (right, bottom), (-left, bottom)], copper * 1.04)
     for _ in range(60):
         x, y = (float(v) for v in rng.uniform(-half, half, 2))
         if abs(x) < aspect / 2 + 0.04 and abs(y) < 0.54:
@@ -131,8 +134,8 @@ def _board(rng: np.random.Generator, aspect: float, scale: int) -> Layer:
         x = side * (aspect / 2 + x)
         corner = [(x, y), (x, y + 0.14), (x + side * 0.12, y + 0.14)]
         sheet.line(corner[: int(rng.integers(2, 4))], 0.006, (168, 176, 168))
-    sheet.weave(3.0, 0.019, 0.023)
-    sheet.grain(rng, 5.0, 9.0)
+    sheet.weave(2.0, 0.019, 0.023)
+    sheet.grain(rng, 1.5, 9.0)
     sheet.grain(rng, 2.5, 1.6)
     return sheet.layer()
 
@@ -174,9 +177,9 @@ def _body(
     for x, y in leads:
         side = np.sign(x)
         bend = y + 0.02 * np.sign(y - die_centre[1])
-        sheet.line([(x, y), (x + side * 0.03, bend), (side * aspect / 2, bend)], 0.012, trace)
+        sheet.line([(x, y), (x + side * 0.03, bend), (side * inner[0] / 2, bend)], 0.012, trace)
     for _ in range(7):
-        x, y = rng.uniform(-0.2, 0.2), rng.uniform(0.09, 0.42)
+        x, y = rng.uniform(-0.2, 0.2), rng.uniform(0.09, 0.34)
         sheet.line([(x, y), (x, y + 0.05), (x + 0.05, y + 0.1)], 0.008, trace)
     w, h = die_size[0] + 0.05, die_size[1] + 0.05
     paddle = np.array(GOLD) * rng.uniform(0.45, 0.6) if rng.random() < 0.6 else floor * 1.5
@@ -236,8 +239,8 @@ def _die(
 ) -> Layer:
     """Silicon with the structures of a circuit, its seal ring and its bond pads."""
     tint = np.array((128, 127, 133)) + rng.uniform(-9, 9, 3)
-    sheet = Sheet(*size, scale, tuple(tint * 0.74))
-    sheet.box((0, 0), (size[0] - 0.012, size[1] - 0.012), tint * 1.22)
+    sheet = Sheet(*size, scale, tuple(tint * 1.02))
+    sheet.box((0, 0), (size[0] - 0.012, size[1] - 0.012), tint * 1.2)
     sheet.box((0, 0), (size[0] - 0.017, size[1] - 0.017), tint * 0.92)
     core = (size[0] / 2 - 0.036, size[1] / 2 - 0.014)
     _blocks(rng, sheet, (-core[0], -core[1], core[0], core[1]), tint, 4)
@@ -259,7 +262,7 @@ def _blocks(
     """Cuts an area in two, again and again, and fills each part as some circuit looks."""
     left, top, right, bottom = area
     w, h = right - left, bottom - top
-    if depth and max(w, h) > 0.05 and rng.random() < 0.55 + 0.12 * depth:
+    if depth and max(w, h) > 0.05 and (depth > 2 or rng.random() < 0.7):
         cut = rng.uniform(0.34, 0.66)
         if w > h:
             x = left + cut * w

@@ -83,8 +83,8 @@ def paint_die(
     pose: Pose,
     die: PlacedDie,
     dark: bool,
-) -> None:
-    """The die with its glue, its sheen and its flaws."""
+) -> Patch:
+    """The die with its glue and its sheen; returns what it covers, without its chips."""
     height, width = scene.shape[:2]
     reach = 0.03 * pose.scale
     depth = quadrilateral(die.corners, height, width, reach)
@@ -109,6 +109,13 @@ def paint_die(
             piece = polygon(moved(die.homography, flaw.ring), height, width)
             _erase(covered, piece)
     paint(scene, covered, surface)
+    return covered
+
+
+def paint_flaws(
+    rng: np.random.Generator, scene: FloatArray, die: PlacedDie, covered: Patch, dark: bool
+) -> None:
+    """The cracks, scratches and chips of a die, where it covers the photograph."""
     for flaw in die.flaws:
         _paint_flaw(rng, scene, die, flaw, covered, dark)
 

@@ -28,6 +28,7 @@ from semiscope.simulate.package_paint import Points, moved
 from semiscope.simulate.package_render import (
     paint_board_and_body,
     paint_die,
+    paint_flaws,
     paint_residue,
     paint_wires,
 )
@@ -108,7 +109,8 @@ def render_unit(settings: IcPackageSettings, index: int, with_cracks: bool = Tru
     if die is None:
         paint_residue(rng_unit, scene, product, pose, dark)
     else:
-        paint_die(rng_unit, scene, product, pose, die, dark)
+        covered = paint_die(rng_unit, scene, product, pose, die, dark)
+        paint_flaws(rng_flaws, scene, die, covered, dark)
         paint_wires(rng_unit, scene, product, pose, die, dark)
     clutter = settings.clutter
     if rng_clutter.random() < clutter.led_cracks:
