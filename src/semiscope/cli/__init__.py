@@ -35,6 +35,7 @@ _VERBS = (
     (app, "check", "labelled:check", "Tell whether a data set is fit for training."),
     (app, "convert", "labelled:convert", "Write a data set in another format."),
     (simulate, "sem-lines", "labelled:simulate_sem_lines", "Line-space SEM scenes with defects."),
+    (simulate, "ic-package", "labelled:simulate_ic_package", "IC packages with die defects."),
     (train, "detect", "learning:train_detect", "Learn to find defects as boxes."),
     (train, "diffuse", "learning:train_diffuse", "Learn to find and outline defects by diffusion."),
     (train, "instances", "learning:train_instances", "Learn to outline defects: Mask R-CNN."),

@@ -11,6 +11,7 @@ from semiscope.cli.show import AsJson, image_bar, print_json, stderr, stdout
 from semiscope.data.check import CheckSettings, check_dataset
 from semiscope.data.check_report import render
 from semiscope.data.convert import convert as convert_dataset
+from semiscope.simulate.ic_package import IcPackageSettings, write_units
 from semiscope.simulate.line_settings import SemLinesSettings
 from semiscope.simulate.sem_lines import write_scenes
 
@@ -52,4 +53,15 @@ def simulate_sem_lines(
     """Line-space SEM scenes with defects, as 16-bit TIFF with COCO labels and CD truth."""
     with image_bar("rendering") as progress:
         write_scenes(settings, out, progress)
+    stdout.print(f"written: {out}", markup=False)
+
+
+def simulate_ic_package(
+    *,
+    out: Annotated[Path, Parameter(help="A new or empty folder.")],
+    settings: Annotated[IcPackageSettings, Parameter(name="*")] = IcPackageSettings(),  # noqa: B008
+) -> None:
+    """Photographs of IC packages with die defects, as PNG with COCO labels, corners and angles."""
+    with image_bar("rendering") as progress:
+        write_units(settings, out, progress)
     stdout.print(f"written: {out}", markup=False)
