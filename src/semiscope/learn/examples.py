@@ -148,7 +148,7 @@ class InstanceExamples(DetectExamples):
             if known and (known.shapes is None or None in known.shapes):
                 raise DataError(
                     f"{sample.path}: expected an outline for every instance, found boxes alone. "
-                    "Train with: semiscope train detect"
+                    "Train boxes with: semiscope train detect --net yolov7-tiny"
                 )
 
     def example(  # type: ignore[override]

@@ -15,10 +15,11 @@ from semiscope.errors import SettingsError
 from semiscope.io.files import write_atomic
 from semiscope.learn.loop import LoopSettings, Progress, Task, train
 from semiscope.learn.tasks.common import LearnSettings
-from semiscope.learn.tasks.detect import DetectSettings, DetectTask
+from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings, DiffuseTask
 from semiscope.learn.tasks.distill import DistillSettings, DistillTask
 from semiscope.learn.tasks.instances import InstancesSettings, InstancesTask
+from semiscope.learn.tasks.yolov5 import detect_task
 
 SETTINGS_FILE = "settings.toml"
 
@@ -38,7 +39,7 @@ class Way(NamedTuple):
 
 
 TASKS = {
-    "detect": Way(DetectSettings, LoopSettings, DetectTask),
+    "detect": Way(DetectSettings, LoopSettings, detect_task),
     "diffuse": Way(DiffuseSettings, DiffuseLoopSettings, DiffuseTask),
     "distill": Way(DistillSettings, LoopSettings, DistillTask),
     "instances": Way(InstancesSettings, LoopSettings, InstancesTask),

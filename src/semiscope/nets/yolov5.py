@@ -203,7 +203,7 @@ class YoloV5Seg(YoloV5):
         """
         levels = self.neck(self.backbone(x))
         coefficients = [
-            head(level).view(len(x), PROTOTYPES, -1)
+            head(level).view(x.shape[0], PROTOTYPES, -1)
             for head, level in zip(self.coefficients, levels, strict=True)
         ]
         return [*self._detect(levels), torch.cat(coefficients, 2), self.prototypes(levels[0])]

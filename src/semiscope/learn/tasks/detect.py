@@ -37,9 +37,11 @@ from semiscope.nets.yolov7_tiny import (
 class DetectSettings(LearnSettings):
     """What is learned and from what."""
 
-    net: Literal["yolov7-tiny"] = Field("yolov7-tiny", description="Network")
-    neck: Neck = Field("elan", description="How levels are fused")
-    backbone: Backbone = Field("yolov7-tiny", description="What extracts features")
+    net: Literal["yolov7-tiny", "yolov5n", "yolov5n-seg", "yolov5s-seg"] = Field(
+        "yolov7-tiny", description="Network; those named -seg outline what they find"
+    )
+    neck: Neck = Field("elan", description="How yolov7-tiny fuses levels")
+    backbone: Backbone = Field("yolov7-tiny", description="What extracts yolov7-tiny's features")
     init: Path | None = Field(
         None, description="Run with the same network, pruned or not, whose best weights start it"
     )
@@ -60,6 +62,13 @@ class DetectSettings(LearnSettings):
     def _weights_fit(self) -> DetectSettings:
         if self.backbone != "efficientnet-lite0" and (self.pretrained or self.frozen_stages):
             raise ValueError("pretrained and frozen_stages are for backbone efficientnet-lite0")
+        if self.net != "yolov7-tiny":
+            own = ("neck", "backbone", "sparsity")
+            changed = [n for n in own if getattr(self, n) != type(self).model_fields[n].default]
+            if changed:
+                raise ValueError(
+                    f"{', '.join(changed)}: of net yolov7-tiny alone, found {self.net}"
+                )
         return self
 
 
@@ -117,15 +126,8 @@ class DetectTask:
         return self.data.spec(settings.net, self._built, network, self._decoder())
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Decay on convolution weights alone; biases start from a high rate under SGD (YOLO)."""
-        settings = self.settings
-        rows = parameter_groups(network, settings)
-        for row in rows:
-            if row["kind"] == "bias" and settings.optimiser == "sgd" and not settings.pretrained:
-                row["warmup_lr"] = 0.1
-        if settings.optimiser == "sgd":
-            return torch.optim.SGD(rows, momentum=settings.momentum, nesterov=True)
-        return torch.optim.AdamW(rows, betas=(settings.momentum, 0.999))
+        """See ``yolo_optimiser``."""
+        return yolo_optimiser(network, self.settings)
 
     def examples(self) -> DetectExamples:
         """The training views."""
@@ -186,3 +188,14 @@ def trained_detector(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "train detect."
         )
     return weights, spec
+
+
+def yolo_optimiser(network: nn.Module, settings: DetectSettings) -> torch.optim.Optimizer:
+    """Decay on convolution weights alone; biases start from a high rate under SGD (YOLO)."""
+    rows = parameter_groups(network, settings)
+    for row in rows:
+        if row["kind"] == "bias" and settings.optimiser == "sgd" and not settings.pretrained:
+            row["warmup_lr"] = 0.1
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(rows, momentum=settings.momentum, nesterov=True)
+    return torch.optim.AdamW(rows, betas=(settings.momentum, 0.999))

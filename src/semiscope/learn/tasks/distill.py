@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from semiscope.nets.yolov7_tiny import STRIDES, YoloV7Tiny
 class DistillSettings(DetectSettings):
     """What is learned, from what and from whom."""
 
+    net: Literal["yolov7-tiny"] = Field("yolov7-tiny", description="Network")
     teacher: Path = Field(description="Run whose best weights teach: the network before pruning")
     distill: DistillLossSettings = DistillLossSettings()
 
