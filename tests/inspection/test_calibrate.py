@@ -40,10 +40,11 @@ def test_a_class_by_hand():
     without = [0.0, 0.0, 0.2, 0.35, 0.7]
     found = of_one_class(with_it, without, max_escape=0.1, max_over_reject=0.3)
     crack = found.classes["crack"]
-    # ten images cannot show 10 % at 95 %, so one of them may escape here: the lowest
-    assert crack.report == 0.3123
+    # ten images cannot show 10 % at 95 %, so one of them may escape here, the lowest; the threshold
+    # lies between the next one and the 0.2 of an image without a crack
+    assert crack.report == pytest.approx((0.31237 + 0.2) / 2, abs=1e-6)
     # of five images one may fail unreviewed, which is the one of 0.7
-    assert crack.accept == 0.3501
+    assert crack.accept == 0.350001
     assert [(r.count, r.of) for r in (crack.outcome.escape, crack.outcome.over_reject)] == [
         (1, 10), (2, 5)
     ]  # fmt: skip
@@ -59,9 +60,11 @@ def test_a_class_by_hand():
 def test_enough_images_show_the_bound():
     rng = np.random.default_rng(0)
     with_it = rng.random(299)
-    found = of_one_class(with_it, rng.random(299) / 2, max_escape=0.01).classes["crack"]
+    without = rng.random(299) / 2
+    found = of_one_class(with_it, without, max_escape=0.01).classes["crack"]
     assert found.problem == "" and found.outcome.escape.count == 0
-    assert found.report <= with_it.min() < found.report + 1e-4
+    assert found.report <= with_it.min()
+    assert found.outcome.over_reject.count == np.sum(without >= with_it.min())
     assert found.escape_limit <= 0.01
     assert "298 images" in of_one_class(with_it[1:], [0.1], max_escape=0.01).problems[0]
 
@@ -70,12 +73,12 @@ def test_the_bound_holds_for_images_to_come():
     # the true share that escapes is known where scores are uniform: it is the threshold itself
     rng = np.random.default_rng(1)
     bound, worse = 0.05, 0
-    for _ in range(200):
-        found = of_one_class(rng.random(150), [0.5], max_escape=bound).classes["crack"]
+    for _ in range(60):
+        found = of_one_class(rng.random(100), [], max_escape=bound).classes["crack"]
         assert found.problem == ""
         worse += found.report > bound
     # by construction in at most 5 % of the trials; if 5 % of the images were let escape, in half
-    assert worse <= 20
+    assert worse <= 8
 
 
 def test_images_without_any_detection_escape_whatever_the_threshold():
@@ -96,7 +99,7 @@ def test_a_class_that_no_image_shows_stays():
     assert "no image shows it" in b.problem
     # and a class that all images show keeps its accept threshold, but above report
     every = of_one_class([0.9, 0.8], [], max_escape=0.4).classes["crack"]
-    assert (every.report, every.accept) == (0.8, 0.8)
+    assert every.report == every.accept == pytest.approx(0.8, abs=1e-6)
     assert every.outcome.over_reject.value is None
 
 
@@ -179,7 +182,7 @@ def test_a_model_file_end_to_end(tmp_path: Path, blob_model: Path, capsys):
     model = Model.load(blob_model)
     dim = model.meta.thresholds["dim"]
     # the blob of brightness 0.32 has a score of 0.69, and those of the clean images 0.37 at most
-    assert dim.report == told["classes"]["dim"]["report"] == pytest.approx(0.69, abs=0.02)
+    assert dim.report == told["classes"]["dim"]["report"] == pytest.approx(0.53, abs=0.02)
     assert model.meta.thresholds["bright <&>"] == ClassThreshold(report=0.3, accept=0.9)
     assert told["units"]["before"]["over_reject"]["count"] == 1
     assert told["units"]["after"]["over_reject"]["count"] == 0

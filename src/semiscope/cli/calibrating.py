@@ -70,4 +70,4 @@ def _rates(outcome: calibrating.Outcome) -> list[str]:
 
 
 def _rate(rate: Rate) -> str:
-    return "-" if rate.value is None else f"{rate.value:.3f} {rate.count}/{rate.of}"
+    return "-" if rate.value is None else f"{rate.count}/{rate.of} {rate.value:.3f}"

@@ -9,9 +9,10 @@ Report threshold: of the images that show a class, each has a highest score of i
 the (m + 1)-th lowest of these, m images escape. With m the most at which the exact upper limit at
 95 % of m among n images is within the bound, the share that will escape is within the bound at that
 confidence, whatever the scores' distribution (Wilks 1941, tolerance limits: the choice of m does
-not look at the scores). It is the highest such threshold, and so costs the fewest over-rejects.
-Where the images are too few for that, the bound is only kept on these images, and the report says
-how much they show. Accept threshold: likewise from the other side, for the images without the class
+not look at the scores). The highest such score costs the fewest over-rejects; the threshold lies
+halfway down to the next image without the class, which costs no more and lets fewer escape. Where
+the images are too few for that, the bound is only kept on these images, and the report says how
+much they show. Accept threshold: likewise from the other side, for the images without the class
 that would fail without anyone looking.
 """
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,8 @@ from semiscope.types import Annotations
 
 Floats = NDArray[np.float64]
 
-_STEP = 1e-4  # thresholds are written with four decimals
+_DIGITS = 6  # decimals of a threshold
+_STEP = 10.0**-_DIGITS
 
 
 class CalibrateSettings(Settings):
@@ -271,7 +274,7 @@ def choose(
         classes=classes,
         before=units([c.report for c in had], [c.accept for c in had]),
         after=units([c.report for c in classes.values()], [c.accept for c in classes.values()]),
-        left_out=units(*_left_out(settings, had, [*classes.values()], truth, scores)),
+        left_out=units(*_left_out(settings, had, truth, scores)),
         curves={**curves, UNITS: unit_curve(truth, scores)},
         failed=failed,
     )
@@ -282,29 +285,24 @@ def _of_class(
 ) -> ClassCalibration:
     """One class, from the highest scores on the images that show it and on those that do not."""
     bound, problem = settings.max_escape, ""
-    may_escape = _allowed(bound, len(with_it))
-    # the images without any detection of the class escape at every threshold
-    lost = int(np.sum(with_it == 0))
-    kept = lost > may_escape or not len(with_it)
-    report = had.report if kept else _floor(np.sort(with_it)[may_escape])
-    accept = had.accept
-    if not kept and len(without):
-        may_fail = _allowed(settings.max_over_reject, len(without))
-        accept = _above(np.sort(without)[::-1][may_fail])
-    accept = max(accept, report)
+    cuts = _cuts(settings, had, np.sort(with_it), np.sort(without))
+    kept = cuts is None
+    report, accept = cuts or (had.report, had.accept)
     found, wrong = with_it[with_it > 0], without[without > 0]
     outcome = Outcome(
         escape=Rate(len(with_it) - int(np.sum(found >= report)), len(with_it)),
         over_reject=Rate(int(np.sum(wrong >= report)), len(without)),
         unreviewed=Rate(int(np.sum(wrong >= accept)), len(without)),
     )
+    may_escape = _allowed(bound, len(with_it))
     limit = upper_limit(outcome.escape.count if kept else may_escape, len(with_it))
     if not len(with_it):
         problem = "no image shows it; its thresholds stay as they were"
     elif kept:
         problem = (
-            f"{lost} of {len(with_it)} images that show it have no detection of it at all, so no "
-            f"threshold keeps escapes below {bound:.2g}; its thresholds stay as they were"
+            f"{int(np.sum(with_it == 0))} of {len(with_it)} images that show it have no detection "
+            f"of it at all, so no threshold keeps escapes below {bound:.2g}; its thresholds stay "
+            "as they were"
         )
     elif limit > bound:
         problem = (
@@ -315,54 +313,58 @@ def _of_class(
     return ClassCalibration(report, accept, outcome, limit, problem, kept)
 
 
+def _cuts(
+    settings: CalibrateSettings, had: ClassThreshold, with_it: Floats, without: Floats
+) -> tuple[float, float] | None:
+    """Report and accept threshold of a class; None where no threshold keeps the bound.
+
+    Args:
+        settings: The bounds.
+        had: The thresholds as they were.
+        with_it: Highest scores, rising, on the images that show the class; 0 for no detection.
+        without: Likewise on the others.
+    """
+    if not len(with_it):
+        return None
+    report = float(with_it[_allowed(settings.max_escape, len(with_it))])
+    if report == 0:
+        return None  # more images than may escape have no detection at all
+    if len(without):
+        place = int(np.searchsorted(without, report))
+        report = (report + (float(without[place - 1]) if place else 0.0)) / 2
+    accept = had.accept
+    if len(without):
+        may_fail = _allowed(settings.max_over_reject, len(without))
+        accept = min(1.0, round(float(without[-1 - may_fail]) + _STEP, _DIGITS))
+    # rounded down, so that rounding lets nothing escape
+    report = math.floor(report / _STEP) * _STEP
+    return round(report, _DIGITS), max(accept, round(report, _DIGITS))
+
+
 def _left_out(
     settings: CalibrateSettings,
     had: Sequence[ClassThreshold],
-    classes: Sequence[ClassCalibration],
     truth: NDArray[np.bool_],
     scores: Floats,
 ) -> tuple[Floats, Floats]:
     """(n, K) report and accept thresholds that each image gets from all others."""
-    report = np.tile([c.report for c in classes], (len(scores), 1))
-    accept = np.tile([c.accept for c in classes], (len(scores), 1))
-    for k, (cut, chosen) in enumerate(zip(had, classes, strict=True)):
-        if chosen.kept:
-            continue
-        shows = truth[:, k]
-        own = scores[shows, k]
-        others = len(own) - 1
-        m = _allowed(settings.max_escape, others)
-        lost = np.sum(own == 0) - (own == 0)
-        report[shows, k] = cut.report
-        if others > m:
-            # taking out an image from below a rank moves the next one up to it
-            ranked = np.sort(own)
-            found = np.where(own > ranked[m], ranked[m], ranked[m + 1])
-            report[shows, k] = np.where(lost > m, cut.report, [_floor(s) for s in found])
-        own = scores[~shows, k]
-        if len(own) > 1:
-            ranked = np.sort(own)[::-1]
-            m = _allowed(settings.max_over_reject, len(own) - 1)
-            found = np.where(own < ranked[m], ranked[m], ranked[m + 1])
-            accept[~shows, k] = [_above(s) for s in found]
-    return report, np.maximum(report, accept)
+    chosen = np.empty((2, *scores.shape))
+    for k, cut in enumerate(had):
+        order = np.argsort(scores[:, k])
+        shows = truth[order, k]
+        ranked = scores[order, k]
+        for i, image in enumerate(order):
+            stays = np.arange(len(order)) != i
+            with_it, without = ranked[stays & shows], ranked[stays & ~shows]
+            chosen[:, image, k] = _cuts(settings, cut, with_it, without) or (cut.report, cut.accept)
+    return chosen[0], chosen[1]
 
 
+@lru_cache(maxsize=64)
 def _allowed(bound: float, images: int) -> int:
     """How many of the images may go wrong: so that the bound is shown, else so that it is kept."""
     most = most_below(bound, images)
     return most if most >= 0 else int(bound * images)
-
-
-def _floor(score: float) -> float:
-    """A score with four decimals, rounded down, so that rounding lets nothing escape."""
-    # a hair more, so that 0.3 stays 0.3
-    return round(math.floor(float(score) / _STEP + 1e-9) * _STEP, 4)
-
-
-def _above(score: float) -> float:
-    """The least threshold of four decimals that a score does not reach; 1 at most."""
-    return min(1.0, round(_floor(score) + _STEP, 4))
 
 
 def _plain(share: float) -> float | None:
