@@ -38,9 +38,12 @@ class Unit:
         frame = np.array([low, [high[0], 0], high, [0, high[1]]])
         top_left, top_right, _, bottom_left = turned(centre, *package, degrees)
         across, down = (top_right - top_left) / package[0], (bottom_left - top_left) / package[1]
-        place = lambda p: transform_points(  # noqa: E731
-            top_left + p[:, :1] * across + p[:, 1:] * down, tilting
-        )
+
+        def place(points):
+            return transform_points(
+                top_left + points[:, :1] * across + points[:, 1:] * down, tilting
+            )
+
         assert np.allclose(place(frame), self.corners)
         self.die, self.mark = place(die), place(mark)
         pixels = np.ones((height, width, 1)) * np.array([40.0, 130, 60])

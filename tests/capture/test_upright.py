@@ -122,9 +122,10 @@ def test_labels_go_into_the_crop_and_out_again():
 def test_shapes_are_cut_at_the_border_and_left_out_beyond_it():
     shift = np.array([[1.0, 0, -10], [0, 1, 0], [0, 0, 1]])
     rings = [[[5, 5], [20, 5], [20, 15], [5, 15]], [[1, 1], [8, 1], [8, 8]]]
+    outlines = [Polygons((np.array(ring, float),)) for ring in rings]
     found = Annotations(
         [[5, 5, 20, 15], [1, 1, 8, 8], [0, 0, 30, 4]], [0, 1, 2],
-        shapes=(*(Polygons((np.array(r, float),)) for r in rings), Mask(0, 0, np.ones((4, 30), bool))),
+        shapes=(*outlines, Mask(0, 0, np.ones((4, 30), bool))),
     )  # fmt: skip
     moved = transform_annotations(found, shift, 12, 8)
     assert moved.class_id.tolist() == [0, 2]

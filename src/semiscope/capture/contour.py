@@ -193,13 +193,19 @@ def _support(levels: NDArray[np.uint8], corners: Corners, least: float) -> tuple
     # outwards from the middle is near enough to across
     out = on - corners.mean(axis=0)
     step = 0.75 * _REFINE * out
-    near = [
-        cv2.remap(levels, *_grid(on + sign * step), cv2.INTER_LINEAR).ravel().astype(np.float64)
-        for sign in (1, -1)
+    inner, outer = on - step, on + step
+    size = levels.shape[::-1]
+    seen = ((outer >= 0) & (outer < size)).all(axis=1).reshape(40, 4)
+    values = [
+        cv2.remap(levels, *_grid(p), cv2.INTER_LINEAR).astype(np.float64).reshape(40, 4)
+        for p in (outer, inner)
     ]
-    change = (near[0] - near[1]).reshape(40, 4)
-    sign = 1 if np.count_nonzero(change > least) >= np.count_nonzero(change < -least) else -1
-    sides = (sign * change > least).mean(axis=0)
+    change = values[0] - values[1]
+    sign = 1 if (seen & (change > 0)).sum() >= (seen & (change < 0)).sum() else -1
+    # beyond the photograph's border nothing speaks against a side, nor for it
+    if np.count_nonzero(seen.mean(axis=0) > _LEAST_SIDE) < 2:
+        return 0.0, sign
+    sides = ((sign * change > least) | ~seen).mean(axis=0)
     return float(sides.mean()) if sides.min() >= _LEAST_SIDE else 0.0, sign
 
 
@@ -221,12 +227,15 @@ def refine(image: NDArray[np.float32], rough: Corners, sign: int | None = None) 
         no clear edge keeps its rough line.
     """
     sides: list[Line] = []
-    for start, end in zip(rough, np.roll(rough, -1, axis=0), strict=True):
+    room = np.minimum(rough, np.array(image.shape[::-1]) - rough).min(axis=1)
+    room = np.maximum(room, np.roll(room, -1))
+    for start, end, space in zip(rough, np.roll(rough, -1, axis=0), room, strict=True):
         length = float(np.hypot(*(end - start)))
         reach = max(4.0, _REFINE * length)
         line = fit_line(edge_points(image, start, end, reach, sign), start, end)
         direction = (end - start) / length
-        if line is None or line.share < 0.5 or line.sigma_rad > reach / length:
+        # where the photograph's border cuts a package off there is no edge to be found
+        if space < 2 or line is None or line.share < 0.5 or line.sigma_rad > reach / length:
             line = Line((start + end) / 2, direction, 0.0, 0.0, 0.0)
         sides.append(line)
     corners = np.array([sides[k - 1].meet(sides[k]) for k in range(4)])

@@ -29,8 +29,8 @@ def mask_corners(mask: NDArray[np.bool_], min_iou: float = 0.85) -> Corners | No
 
     Returns:
         (4, 2) float64 corners, px, clockwise on screen from the top left, exact to a fraction of a
-        pixel; None when the mask is no quadrilateral. They lie outside of the image where the mask
-        is cut at its border.
+        pixel; None when the mask is no quadrilateral. Where the image's border cuts a corner off
+        they lie outside of it; where it cuts a side off, that side lies on it.
     """
     grey = np.ascontiguousarray(mask).astype(np.uint8)
     rings, _ = cv2.findContours(grey, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -54,7 +54,7 @@ def outline_corners(
     if area < _LEAST_PX:
         return None
     border = ring[:, 0].astype(np.float64) + 0.5
-    # a mask that is cut at the image's border has no side there
+    # along the image's border a mask is cut: no side of it, if there is another
     height, width = shape[:2]
     inside = (ring[:, 0] > 0) & (ring[:, 0] < (width - 1, height - 1))
     own = inside[:, 0] & inside[:, 1]
@@ -67,7 +67,10 @@ def outline_corners(
     main = _main_direction(outward[own])
     sides = []
     for quarter in range(4):
-        line = _side(border, outward, own, main + quarter * np.pi / 2, np.sqrt(area))
+        facing, size = main + quarter * np.pi / 2, float(np.sqrt(area))
+        line = _side(border[own], outward[own], facing, size) or _side(
+            border, outward, facing, size
+        )
         if line is None:
             return None
         sides.append(line)
@@ -89,13 +92,12 @@ def _main_direction(outward: NDArray[np.float64]) -> float:
 def _side(
     border: Points,
     outward: NDArray[np.float64],
-    own: NDArray[np.bool_],
     facing: float,
     size: float,
 ) -> Line | None:
     """The line along which the border faces one way, on the border of its pixels."""
     away = np.abs((outward - facing + np.pi) % (2 * np.pi) - np.pi)
-    points = border[(away < np.radians(_FAN_DEG)) & own]
+    points = border[away < np.radians(_FAN_DEG)]
     normal = np.array([np.cos(facing), np.sin(facing)])
     along = np.array([-normal[1], normal[0]])
     if len(points) < 8:

@@ -26,6 +26,8 @@ from semiscope.capture.contour import ContourSettings, contour_finder
 from semiscope.capture.label import label_candidates, open_labelled, write_labelled
 from semiscope.capture.package import Capture, Finder, UprightSettings, capture
 from semiscope.capture.picture import draw
+from semiscope.capture.prompt import PromptSettings, prompt_finder
+from semiscope.capture.segment import SegmentSettings, segment_finder
 from semiscope.errors import ImageError, SemiscopeError, SettingsError
 from semiscope.io.files import write_atomic
 from semiscope.io.image import find_images, read_image, write_tiff
@@ -40,9 +42,11 @@ class CaptureSettings(UprightSettings):
     """How packages are found and cut out."""
 
     method: str = Field(
-        "contour", description="contour needs no model; label takes a data set's own corners"
+        "contour", description="contour, segment or prompt; label takes a data set's own corners"
     )
     contour: ContourSettings = Field(ContourSettings(), description="The method contour")
+    segment: SegmentSettings = Field(SegmentSettings(), description="The method segment")
+    prompt: PromptSettings = Field(PromptSettings(), description="The method prompt")
     package_class: str = Field("package", description="Class of the packages, for the method label")
     reference: Path | None = Field(
         None, description="An upright crop that lies the right way up; the others are turned to it"
@@ -50,10 +54,15 @@ class CaptureSettings(UprightSettings):
     threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
 
 
-METHODS: dict[str, Callable[[CaptureSettings], Finder]] = {
-    "contour": lambda settings: contour_finder(settings.contour),
+METHODS: dict[str, Callable[[CaptureSettings, int], Finder]] = {
+    "contour": lambda settings, _: contour_finder(settings.contour),
+    "segment": lambda settings, threads: segment_finder(settings.segment, threads),
+    "prompt": lambda settings, threads: prompt_finder(settings.prompt, threads),
 }
-"""How each method's finder is made; the method ``label`` has none, it reads the labels."""
+"""How each method's finder is made, given the cores for one photograph.
+
+The method ``label`` has none: it reads the labels.
+"""
 LABEL = "label"
 
 
@@ -155,7 +164,8 @@ class _Run:
         self._reference = None
         if settings.reference is not None:
             self._reference = read_image(settings.reference).pixels
-        self._finder = None if dataset is not None else METHODS[settings.method](settings)
+        self._workers, threads = _plan(settings.threads, len(samples))
+        self._finder = None if dataset is not None else METHODS[settings.method](settings, threads)
         self.rows: list[dict[str, Any]] = []
         self._failed: dict[str, str] = {}
         self._seconds = 0.0
@@ -192,28 +202,33 @@ class _Run:
         started = saved = time.perf_counter()
         done = {row["file"] for row in self.rows}
         todo = [i for i, s in enumerate(self._samples) if str(s.path) not in done]
-        usable = (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        )
-        workers = self._settings.threads or usable or 1
-        waiting: deque[tuple[int, Future[dict[str, Any]]]] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="capture")
+        waiting: deque[tuple[Sample, Future[dict[str, Any]]]] = deque()
+
+        def take_first() -> None:
+            nonlocal saved
+            sample, future = waiting[0]
+            self._take(sample, future.result())
+            waiting.popleft()
+            if progress is not None:
+                progress(len(self.rows) + len(self._failed), len(self._samples))
+            if time.perf_counter() - saved > _EVERY_S:
+                self._write(False)
+                saved = time.perf_counter()
+
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="capture")
+        complete = False
         try:
-            for index in [*todo, *[-1] * (2 * workers)]:
-                if index >= 0:
-                    waiting.append((index, pool.submit(self._one, index)))
-                if len(waiting) >= 2 * workers or (index < 0 and waiting):
-                    first, future = waiting.popleft()
-                    self._take(self._samples[first], future.result())
-                    if progress is not None:
-                        progress(len(self.rows) + len(self._failed), len(self._samples))
-                    if time.perf_counter() - saved > _EVERY_S:
-                        self._write(complete=False)
-                        saved = time.perf_counter()
+            for index in todo:
+                waiting.append((self._samples[index], pool.submit(self._one, index)))
+                if len(waiting) >= 2 * self._workers:
+                    take_first()
+            while waiting:
+                take_first()
+            complete = True
         finally:
             pool.shutdown(cancel_futures=True)
             self._seconds = time.perf_counter() - started
-            self._write(complete=not waiting)
+            self._write(complete)
 
     def _take(self, sample: Sample, row: dict[str, Any]) -> None:
         self._fresh += 1
@@ -289,6 +304,14 @@ class _Run:
             self._out / RESULTS,
             notes,
         )
+
+
+def _plan(threads: int | None, images: int) -> tuple[int, int]:
+    """How many photographs are worked on at once, and how many cores each has."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = threads or usable or 1
+    workers = max(1, min(cores, images))
+    return workers, cores // workers
 
 
 def _names(samples: Sequence[Sample]) -> list[str]:

@@ -19,8 +19,12 @@ from semiscope.types import Pixels
 
 REACH = 0.06
 """How far an edge may lie from the rough corners' line, in parts of the mean side."""
+UPRIGHT_DEG = 0.15
+"""Standard deviation of a crop's uprightness, degrees, where the package's edges are not seen."""
 _MOST_DEG = 25.0  # rotation that corners_in_box looks for
-_T95 = {1: 12.706, 2: 4.303, 3: 3.182}  # Student's t, 95 %, by degrees of freedom
+_STEP_DEG = 0.5
+_SLACK = 0.04  # of a side: by how much a detector's box may be off
+_NORMAL95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,8 @@ class Rotation:
         low: Lower end of the 95 % interval.
         high: Upper end.
         sides: How many of the die's four sides were measured.
-        package_measured: Whether the package's own edges were measured; False: the crop's sides
-            stand for them, and the interval does not hold their error.
+        package_measured: Whether the package's own edges were measured; False: the corners given
+            stand for them, and the interval holds ``upright_deg`` as their error.
     """
 
     angle_deg: float
@@ -50,6 +54,7 @@ def measure_rotation(
     *,
     photo: Pixels | None = None,
     homography: NDArray[np.float64] | None = None,
+    upright_deg: float = UPRIGHT_DEG,
 ) -> Rotation | None:
     """Measures a die's rotation against its package.
 
@@ -61,8 +66,11 @@ def measure_rotation(
         package_corners: (4, 2) rough corners of the package in the crop, px, from the top left
             clockwise; the crop's own corners when None.
         photo: The photograph that the crop was made of. Given, the edges are looked for in it,
-            where the package's lie whole and nothing was interpolated, which is the more exact.
+            where the package's lie whole and nothing was interpolated. A crop with a margin gives
+            the same error; one without shows no edges of the package.
         homography: (3, 3) from the photograph's pixels to the crop's, needed with ``photo``.
+        upright_deg: Standard deviation of the package corners' uprightness, degrees, for where its
+            own edges cannot be measured.
 
     Returns:
         The rotation, or None when fewer than two sides of the die can be seen.
@@ -78,37 +86,77 @@ def measure_rotation(
     package = frame if package_corners is None else _four(package_corners)
     to_upright = np.eye(3) if homography is None else np.asarray(homography, np.float64)
     image = grey(pixels_upright if photo is None else photo)
-    die_lines = _sides(image, die, to_upright)
-    seen = [line for line in _fit(die_lines, die) if line is not None]
-    if len(seen) < 2:
-        return None
-    package_points = _sides(image, package, to_upright)
-    package_lines = _fit(package_points, package)
-    angle, variance = 0.0, 0.0
-    measured = all(line is not None for line in package_lines)
-    if measured:
-        lines = [line for line in package_lines if line is not None]
-        corners = np.array([lines[k - 1].meet(lines[k]) for k in range(4)])
-        rectify = np.asarray(
-            cv2.getPerspectiveTransform(
-                corners.astype(np.float32), _rectangle(corners).astype(np.float32)
-            ),
-            np.float64,
-        )
-        die_lines = [_map(points, rectify) for points in die_lines]
-        die = _map(die, rectify)
+    points = _sides(image, die, to_upright)
+    package_lines = _fit(_sides(image, package, to_upright), package)
+    lines = [line for line in package_lines if line is not None]
+    variance = float(np.radians(upright_deg)) ** 2
+    if len(lines) == 4:
+        package = np.array([lines[k - 1].meet(lines[k]) for k in range(4)])
         variance = sum(line.sigma_rad**2 for line in lines) / 16
-    sides = [(k, line) for k, line in enumerate(_fit(die_lines, die)) if line is not None]
+    rectify = _to_rectangle(package)
+    points, die = [_map(p, rectify) for p in points], _map(die, rectify)
+    sides = [(k, line) for k, line in enumerate(_fit(points, die)) if line is not None]
     if len(sides) < 2:
         return None
     angles = np.array([_turn(line, k) for k, line in sides])
     # all within half a quarter turn of the first
     angles = angles[0] + (angles - angles[0] + np.pi / 4) % (np.pi / 2) - np.pi / 4
-    angle, own, factor = _combine(angles, np.array([line.sigma_rad for _, line in sides]))
+    angle, own = _combine(angles, np.array([line.sigma_rad for _, line in sides]))
     degrees = float(np.degrees(angle))
-    degrees -= 90 * np.ceil((degrees - 45) / 90)
-    reach = float(np.degrees(np.sqrt((factor**2) * own + 1.96**2 * variance)))
-    return Rotation(degrees, degrees - reach, degrees + reach, len(sides), measured)
+    degrees -= 90 * float(np.ceil((degrees - 45) / 90))
+    reach = _NORMAL95 * float(np.degrees(np.sqrt(own + variance)))
+    return Rotation(degrees, degrees - reach, degrees + reach, len(sides), len(lines) == 4)
+
+
+def corners_in_box(pixels: Pixels, box: ArrayLike) -> Points:
+    """Rough corners of a die from a detector's box, which is upright while the die may not be.
+
+    A rectangle that is turned within its box has one width and height for each angle; the angle is
+    taken, to half a degree, at which the brightness changes most across the four sides.
+
+    Args:
+        pixels: The upright crop, (H, W) or (H, W, 3).
+        box: (4,) xyxy px of the die.
+
+    Returns:
+        (4, 2) corners, px, clockwise from the top left; the box's own when nothing can be told.
+    """
+    left, top, right, bottom = (float(v) for v in np.asarray(box, dtype=np.float64))
+    width, height, centre = right - left, bottom - top, ((left + right) / 2, (top + bottom) / 2)
+    turns = np.radians(np.arange(-_MOST_DEG, _MOST_DEG + _STEP_DEG / 2, _STEP_DEG))
+    cosine, sine = np.cos(turns), np.abs(np.sin(turns))
+    own = np.stack([width * cosine - height * sine, height * cosine - width * sine], axis=1)
+    own /= (cosine**2 - sine**2)[:, None]
+    possible = (own > 0.2 * np.minimum(width, height)).all(axis=1)
+    turns, own = turns[possible], own[possible]
+    unit = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    flat = unit * own[:, None]
+    c, s = np.cos(turns)[:, None], np.sin(turns)[:, None]
+    x, y = flat[..., 0] * c + flat[..., 1] * s, flat[..., 1] * c - flat[..., 0] * s
+    corners = np.stack([x, y], axis=-1) + centre
+    if not len(corners) or min(width, height) < 4:
+        return unit * (width, height) + centre
+    smooth = cv2.GaussianBlur(grey(pixels), (0, 0), max(1.0, 0.01 * min(width, height)))
+    slope = [np.asarray(cv2.Sobel(smooth, cv2.CV_32F, i, 1 - i, scale=0.125)) for i in (1, 0)]
+    ends = np.roll(corners, -1, axis=1)
+    along = (ends - corners) / np.hypot(*np.moveaxis(ends - corners, -1, 0))[..., None]
+    across = np.stack([along[..., 1], -along[..., 0]], axis=-1)
+    slack = _SLACK * min(width, height) * np.linspace(-1, 1, 9)
+    place = np.linspace(0.12, 0.88, 48)
+    # angle, side, offset, place, xy
+    at = corners[:, :, None, None] + place[:, None] * (ends - corners)[:, :, None, None]
+    at = at + slack[:, None, None] * across[:, :, None, None]
+    flat_at = (at.reshape(-1, 48, 2) - 0.5).astype(np.float32)
+    dx, dy = (
+        cv2.remap(d, flat_at[..., 0], flat_at[..., 1], cv2.INTER_LINEAR).reshape(at.shape[:-1])
+        for d in slope
+    )
+    change = dx * across[..., 0][:, :, None, None] + dy * across[..., 1][:, :, None, None]
+    # a bond wire is brighter than any edge, and must not count for more
+    limit = 2 * float(np.median(np.abs(change))) + 1e-6
+    votes = np.abs(np.clip(change, -limit, limit).sum(axis=3)).max(axis=2).sum(axis=1)
+    best: Points = corners[int(np.argmax(votes))]
+    return best
 
 
 def _four(corners: ArrayLike) -> Points:
@@ -145,10 +193,12 @@ def _fit(sides: Sequence[Points], corners: Points) -> list[Line | None]:
     return [fit_line(p, a, b) for p, a, b in zip(sides, corners, following, strict=True)]
 
 
-def _rectangle(corners: Points) -> Points:
+def _to_rectangle(corners: Points) -> NDArray[np.float64]:
+    """The homography from a quadrilateral to the upright rectangle with its mean side lengths."""
     length = np.hypot(*(np.roll(corners, -1, axis=0) - corners).T)
     width, height = (length[0] + length[2]) / 2, (length[1] + length[3]) / 2
-    return np.array([[0, 0], [width, 0], [width, height], [0, height]])
+    target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    return np.asarray(cv2.getPerspectiveTransform(corners.astype(np.float32), target), np.float64)
 
 
 def _turn(line: Line, side: int) -> float:
@@ -157,8 +207,8 @@ def _turn(line: Line, side: int) -> float:
     return float(-np.arctan2(y, x) + side * np.pi / 2)
 
 
-def _combine(angles: NDArray[np.float64], sigma: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Weighted mean of the sides' angles, its variance, and the factor of a 95 % interval.
+def _combine(angles: NDArray[np.float64], sigma: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean of the sides' angles, weighted by their uncertainty, and its variance.
 
     Where the sides differ by more than their own errors explain, the excess counts as an error that
     every side has (DerSimonian and Laird's estimate), so that no side rules by a small scatter.
@@ -168,5 +218,4 @@ def _combine(angles: NDArray[np.float64], sigma: NDArray[np.float64]) -> tuple[f
     excess = float(weight @ (angles - mean) ** 2) - (len(angles) - 1)
     between = max(0.0, excess / (weight.sum() - (weight**2).sum() / weight.sum()))
     weight = 1 / (sigma**2 + between)
-    mean = (weight @ angles) / weight.sum()
-    return float(mean), float(1 / weight.sum()), 1.96
+    return float((weight @ angles) / weight.sum()), float(1 / weight.sum())
