@@ -63,13 +63,16 @@ class Design:
 @lru_cache(maxsize=16)
 def design(product: int, scale: int) -> Design:
     """A product of a number from 0 on, drawn with so many pixels a length of the package."""
-    rng = np.random.default_rng(product)
+    # each sheet has its own chance: how fine it is drawn must not change the others
+    seeds = np.random.SeedSequence(product).spawn(4)
+    rng, rng_board, rng_body, rng_die = map(np.random.default_rng, seeds)
     aspect = float(rng.uniform(0.56, 0.62))
     die_size = (float(rng.uniform(0.28, 0.33)), float(rng.uniform(0.27, 0.34)))
     die_centre = (float(rng.uniform(-0.01, 0.01)), float(rng.uniform(-0.14, -0.11)))
     led_centre = (float(rng.uniform(0.06, 0.09)), float(rng.uniform(0.24, 0.28)))
     led_size = float(rng.uniform(0.15, 0.18))
     die_pads, leads = _wiring(rng, aspect, die_size, die_centre)
+    plated = product % 3 != 1
     return Design(
         aspect,
         float(rng.uniform(0.006, 0.016)),
@@ -79,9 +82,9 @@ def design(product: int, scale: int) -> Design:
         leads,
         led_centre,
         led_size,
-        _board(rng, aspect, scale),
-        _body(rng, aspect, scale, die_size, die_centre, led_centre, led_size, leads),
-        _die(rng, die_size, die_pads, 2 * scale),
+        _board(rng_board, aspect, scale),
+        _body(rng_body, aspect, scale, die_size, die_centre, led_centre, led_size, leads, plated),
+        _die(rng_die, die_size, die_pads, 2 * scale),
     )
 
 
@@ -165,6 +168,7 @@ def _body(
     led_centre: tuple[float, float],
     led_size: float,
     leads: NDArray[np.float64],
+    plated: bool,
 ) -> Layer:
     """The package: black frame, floor, die paddle, leads, LED, capacitors, pin 1, lot number."""
     black = np.array((21, 22, 21)) + rng.uniform(-3, 3)
@@ -182,7 +186,7 @@ def _body(
         x, y = rng.uniform(-0.2, 0.2), rng.uniform(0.09, 0.34)
         sheet.line([(x, y), (x, y + 0.05), (x + 0.05, y + 0.1)], 0.008, trace)
     w, h = die_size[0] + 0.05, die_size[1] + 0.05
-    paddle = np.array(GOLD) * rng.uniform(0.45, 0.6) if rng.random() < 0.6 else floor * 1.5
+    paddle = np.array(GOLD) * rng.uniform(0.45, 0.6) if plated else floor * 1.5
     sheet.box(die_centre, (w + 0.008, h + 0.008), floor * 0.6)
     sheet.box(die_centre, (w, h), paddle)
     for x, y in leads:

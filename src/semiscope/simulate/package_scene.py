@@ -42,6 +42,8 @@ from semiscope.types import Annotations, Polygons, Shape
 
 # textures are drawn finer than the photograph by this
 OVERSAMPLING = 1.25
+# and not finer than this, pixels a length of the package: large photographs show them softer
+MOST_SCALE = 1300
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +96,8 @@ def render_unit(settings: IcPackageSettings, index: int, with_cracks: bool = Tru
         np.random.default_rng, seeds
     )
     height, width = settings.height, settings.width
-    scale = math.ceil(OVERSAMPLING * settings.pose.size[1] * min(height, width / 0.6))
+    finest = OVERSAMPLING * settings.pose.size[1] * min(height, width / 0.6)
+    scale = min(math.ceil(finest), MOST_SCALE)
     product = design(int(rng_pose.integers(settings.products)), scale)
     pose = draw_pose(rng_pose, settings.pose, product.aspect, height, width)
     kinds = draw_defects(rng_unit, settings.defects)

@@ -165,7 +165,7 @@ class IcPackageSettings(Settings):
     test_share: Share = Field(0.10, description="Share of the units for the test.")
     width: int = Field(640, ge=160, le=4096, description="Pixels.")
     height: int = Field(640, ge=160, le=4096, description="Pixels.")
-    products: int = Field(4, ge=1, le=64, description="Number of designs of package and die.")
+    products: int = Field(4, ge=1, le=16, description="Number of designs of package and die.")
     workers: int = Field(0, ge=0, description="Processes; 0 is one a core.")
     pose: PoseSettings = Field(PoseSettings(), description="How the package lies.")
     defects: DefectSettings = Field(DefectSettings(), description="What makes units fail.")
