@@ -153,7 +153,7 @@ def corners_in_box(pixels: Pixels, box: ArrayLike) -> Points:
     )
     change = dx * across[..., 0][:, :, None, None] + dy * across[..., 1][:, :, None, None]
     # a bond wire is brighter than any edge, and must not count for more
-    limit = 2 * float(np.median(np.abs(change))) + 1e-6
+    limit = float(np.quantile(np.abs(change), 0.95)) + 1e-6
     votes = np.abs(np.clip(change, -limit, limit).sum(axis=3)).max(axis=2).sum(axis=1)
     best: Points = corners[int(np.argmax(votes))]
     return best
