@@ -45,7 +45,7 @@ _VERBS = (
     (app, "dial", "learning:dial", "Choose a diffusion model's random boxes: accuracy and time."),
     (app, "info", "inspecting:info", "Tell what a model file or a network is."),
 )
-_TRAINING = ("torch", "accelerate", "safetensors", "onnx", "torch_pruning")
+_TRAINING = ("torch", "accelerate", "safetensors", "onnx", "torch_pruning", "transformers")
 
 for _app, _name, _place, _help in _VERBS:
     _app.command(f"semiscope.cli.{_place}", name=_name, help=_help)

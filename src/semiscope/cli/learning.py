@@ -22,13 +22,16 @@ from semiscope.cli.show import (
 from semiscope.compress import export as exporting
 from semiscope.compress.graph import StoredBits
 from semiscope.compress.metadata import rewrite_meta
+from semiscope.compress.promptable_graph import export_promptable
 from semiscope.config import Settings
 from semiscope.errors import SettingsError
-from semiscope.infer.model import ZOO, Model
+from semiscope.infer.model import ZOO, Model, ModelMeta
+from semiscope.infer.promptable import PromptableMeta
 from semiscope.inspection.dial import DialSettings, measure_dial, plot_dial
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.presets import PRESETS
+from semiscope.learn.promptable import is_base
 from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings
@@ -109,16 +112,28 @@ def run_training(
 
 
 def export(
-    run: Annotated[Path, Parameter(help="The run's folder.")],
+    run: Annotated[
+        Path,
+        Parameter(help="The run's folder; or a promptable base: mobile-sam:FILE, sam:FOLDER."),
+    ],
     /,
     *,
     out: Annotated[Path, Parameter(help="The .onnx file; its stem becomes the model's name.")],
+    adapter: Annotated[Path | None, Parameter(help="LoRA to merge into the base.")] = None,
     weights: Annotated[StoredBits, Parameter(help="Bits in which weights are stored.")] = 32,
     licence: Annotated[str, Parameter(help="Under which it may be used.")] = "unstated",
     limits: Annotated[str, Parameter(help="What it is not fit for.")] = "",
 ) -> None:
     """Write a run's best weights as one model file, checked against torch."""
-    meta = exporting.export(run, out, weights=weights, licence=licence, limits=limits)
+    meta: ModelMeta | PromptableMeta
+    if is_base(str(run)):
+        meta = export_promptable(
+            str(run), out, adapter=adapter, weights=weights, licence=licence, limits=limits
+        )
+    elif adapter is not None:
+        raise SettingsError("--adapter belongs to a base: mobile-sam:FILE or sam:FOLDER")
+    else:
+        meta = exporting.export(run, out, weights=weights, licence=licence, limits=limits)
     size = out.stat().st_size / 1e6
     stdout.print(f"written: {out} ({size:.1f} MB, {meta.gflops:.2f} GFLOPs)", markup=False)
 

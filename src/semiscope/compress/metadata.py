@@ -5,12 +5,13 @@ from __future__ import annotations
 import onnx
 
 from semiscope.infer.model import METADATA_KEY, ModelMeta
+from semiscope.infer.promptable import PromptableMeta
 from semiscope.infer.rewrite import rewrite_meta
 
 __all__ = ["put_meta", "rewrite_meta"]
 
 
-def put_meta(model: onnx.ModelProto, meta: ModelMeta) -> None:
+def put_meta(model: onnx.ModelProto, meta: ModelMeta | PromptableMeta) -> None:
     """Writes the metadata into a graph, in place of what is there."""
     others = {e.key: e.value for e in model.metadata_props if e.key != METADATA_KEY}
     onnx.helper.set_model_props(model, {**others, METADATA_KEY: meta.model_dump_json()})

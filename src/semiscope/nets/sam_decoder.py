@@ -81,12 +81,11 @@ class PromptEncoder(nn.Module):
         Returns:
             (P, N, 256).
         """
-        place = self.pe_layer((points + 0.5) / side)
-        kinds = torch.cat(
-            [self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)]  # type: ignore[misc]
-        )
-        real = (labels != NOT_A_POINT).unsqueeze(-1).to(place.dtype)
-        return place * real + F.embedding(labels + 1, kinds)
+        place: Tensor = self.pe_layer((points + 0.5) / side)
+        real = (e.get_parameter("weight") for e in self.point_embeddings)
+        kinds = torch.cat([self.not_a_point_embed.weight, *real])
+        counts = (labels != NOT_A_POINT).unsqueeze(-1).to(place.dtype)
+        return place * counts + F.embedding(labels + 1, kinds)
 
     def dense(self, masks: Tensor, has_mask: Tensor) -> Tensor:
         """The map of masks.
@@ -99,8 +98,8 @@ class PromptEncoder(nn.Module):
             (P, 256, h / 4, w / 4).
         """
         given = has_mask[:, None, None, None]
-        none = self.no_mask_embed.weight[:, :, None, None]
-        return given * self.mask_downscaling(masks) + (1 - given) * none
+        shown: Tensor = self.mask_downscaling(masks)
+        return given * shown + (1 - given) * self.no_mask_embed.weight[:, :, None, None]
 
 
 class Attention(nn.Module):
@@ -146,7 +145,7 @@ class FewKeys(Attention):
         shift = (k @ self.q_proj.bias.view(_HEADS, -1, 1)).flatten(1)[:, None]
         weights = query @ (k @ _rows(self.q_proj.weight)).flatten(1, 2).transpose(1, 2) + shift
         weights = weights.unflatten(2, (_HEADS, -1)).softmax(-1).flatten(2)
-        return weights @ (v @ _rows(self.out_proj.weight.T)).flatten(1, 2) + self.out_proj.bias
+        return weights @ (v @ _rows(self.out_proj.weight.T)).flatten(1, 2) + self.out_proj.bias  # type: ignore[no-any-return]
 
 
 def _heads(x: Tensor) -> Tensor:
