@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from semiscope.errors import DataError
 from semiscope.io import labels
@@ -36,6 +36,7 @@ TASKS = "tasks.json"
 _LABELLED = ("rectanglelabels", "polygonlabels", "brushlabels", "labels")
 _BARE = ("rectangle", "polygon", "brush")
 _GEOMETRY = ("x", "points", "rle")
+_FAR = 1e6  # percent
 _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
 
 
@@ -313,12 +314,12 @@ class _Reader:
         if "rle" in value:
             found.add(where, class_id, None, decode_brush(value["rle"], height, width))
         elif "points" in value:
-            points = np.asarray(value["points"], dtype=np.float64).reshape(-1, 2) * scale
+            points = _percent(value["points"]).reshape(-1, 2) * scale
             found.add(where, class_id, None, Polygons((points,)))
         else:
-            corner = np.array([value["x"], value["y"]], dtype=np.float64) * scale
-            extent = np.array([value["width"], value["height"]], dtype=np.float64) * scale
-            clockwise = float(value.get("rotation") or 0) % 360
+            corner = _percent([value["x"], value["y"]]) * scale
+            extent = _percent([value["width"], value["height"]]) * scale
+            clockwise = float(_percent(value.get("rotation") or 0)) % 360
             if not clockwise:
                 found.add(where, class_id, [*corner, *(corner + extent)])
                 return
@@ -326,6 +327,13 @@ class _Reader:
                 raise ValueError(f"a rectangle of {extent[0]:g} x {extent[1]:g} px")
             shape = Polygons((turned_corners(corner, extent, clockwise),))
             found.add(where, class_id, None, shape, angle_deg=(180 - clockwise) % 360 - 180)
+
+
+def _percent(numbers: ArrayLike) -> NDArray[np.float64]:
+    found = np.asarray(numbers, dtype=np.float64)
+    if not (np.abs(found) < _FAR).all():
+        raise ValueError("a number that is no place on an image")
+    return found
 
 
 def turned_corners(
