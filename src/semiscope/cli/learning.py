@@ -21,7 +21,6 @@ from semiscope.cli.show import (
 )
 from semiscope.compress import export as exporting
 from semiscope.compress.graph import StoredBits
-from semiscope.compress.metadata import rewrite_meta
 from semiscope.compress.promptable_graph import export_promptable
 from semiscope.config import Settings
 from semiscope.errors import SettingsError

@@ -6,9 +6,6 @@ import onnx
 
 from semiscope.infer.model import METADATA_KEY, ModelMeta
 from semiscope.infer.promptable import PromptableMeta
-from semiscope.infer.rewrite import rewrite_meta
-
-__all__ = ["put_meta", "rewrite_meta"]
 
 
 def put_meta(model: onnx.ModelProto, meta: ModelMeta | PromptableMeta) -> None:
