@@ -26,6 +26,7 @@ from semiscope.config import Settings
 from semiscope.errors import SettingsError
 from semiscope.infer.model import ZOO, Model, ModelMeta
 from semiscope.infer.promptable import PromptableMeta
+from semiscope.infer.rewrite import rewrite_meta
 from semiscope.inspection.dial import DialSettings, measure_dial, plot_dial
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
