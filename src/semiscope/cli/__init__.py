@@ -36,7 +36,7 @@ _VERBS = (
     (app, "convert", "labelled:convert", "Write a data set in another format."),
     (simulate, "sem-lines", "labelled:simulate_sem_lines", "Line-space SEM scenes with defects."),
     (simulate, "ic-package", "labelled:simulate_ic_package", "IC packages with die defects."),
-    (train, "detect", "learning:train_detect", "Learn to find defects as boxes."),
+    (train, "detect", "learning:train_detect", "Learn to find defects: boxes, or masks by YOLOv5."),
     (train, "diffuse", "learning:train_diffuse", "Learn to find and outline defects by diffusion."),
     (train, "instances", "learning:train_instances", "Learn to outline defects: Mask R-CNN."),
     (compress, "prune", "compressing:prune", "Take the least channels out of a detector."),
