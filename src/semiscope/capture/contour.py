@@ -33,6 +33,7 @@ _LEAST_PX = 24  # of a photograph's smaller side: below, nothing can be told
 _REFINE = 0.04  # of a side's length: how far the refined side may lie from the rough one
 _CONTRAST = 3  # times the threshold's constant: what the border must change by
 _LEAST_SIDE = 0.5  # share of each side along which it must
+_FILLED = 0.7  # of its rectangle: what a contour's hull fills less of is not worth a closer look
 _INSIDE = 0.8  # of a candidate's area within another: the die, or a lid, of the other
 
 
@@ -96,12 +97,10 @@ def find_contours(pixels: Pixels, settings: ContourSettings) -> list[Candidate]:
     if not found:
         return []
     full = grey(pixels)
-    return _distinct(
-        [
-            Candidate(refine(full, rough * back, sign), score, "contour")
-            for rough, score, sign in found
-        ]
-    )
+    return [
+        Candidate(refine(full, rough * back, sign), score, "contour")
+        for rough, score, sign in _distinct(found)
+    ]
 
 
 def _to_levels(image: NDArray[np.float32]) -> NDArray[np.uint8] | None:
@@ -159,6 +158,8 @@ def _quadrilateral(
     polygon = cv2.approxPolyDP(ring, settings.epsilon * cv2.arcLength(ring, True), True)
     _, (w, h), _ = cv2.minAreaRect(polygon)
     if w * h < settings.min_rectangle * image_area or len(polygon) < 4:
+        return None
+    if cv2.contourArea(cv2.convexHull(polygon)) < _FILLED * w * h:
         return None
     corners = outline_corners(ring, shape)
     if corners is None:
@@ -245,16 +246,13 @@ def refine(image: NDArray[np.float32], rough: Corners, sign: int | None = None) 
         return rough
 
 
-def _distinct(candidates: list[Candidate]) -> list[Candidate]:
+def _distinct(found: list[tuple[Corners, float, int]]) -> list[tuple[Corners, float, int]]:
     """Without those that lie in another one, the largest first; then by score."""
-    area = [cv2.contourArea(c.corners.astype(np.float32)) for c in candidates]
+    flat = [corners.astype(np.float32) for corners, _, _ in found]
+    area = [cv2.contourArea(corners) for corners in flat]
     kept: list[int] = []
-    for i in sorted(range(len(candidates)), key=lambda i: -area[i]):
-        corners = candidates[i].corners.astype(np.float32)
-        shared = [
-            cv2.intersectConvexConvex(corners, candidates[k].corners.astype(np.float32))[0]
-            for k in kept
-        ]
+    for i in sorted(range(len(found)), key=lambda i: -area[i]):
+        shared = [cv2.intersectConvexConvex(flat[i], flat[k])[0] for k in kept]
         if all(s <= _INSIDE * area[i] for s in shared):
             kept.append(i)
-    return sorted((candidates[i] for i in kept), key=lambda c: -c.score)
+    return sorted((found[i] for i in kept), key=lambda one: -one[1])
