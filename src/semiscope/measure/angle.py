@@ -66,8 +66,8 @@ def measure_rotation(
         package_corners: (4, 2) rough corners of the package in the crop, px, from the top left
             clockwise; the crop's own corners when None.
         photo: The photograph that the crop was made of. Given, the edges are looked for in it,
-            where the package's lie whole and nothing was interpolated: the safer. A crop with a margin
-            comes near to it; one without shows no edges of the package.
+            where the package's lie whole and nothing was interpolated: the safer. A crop with a
+            margin comes near to it; one without shows no edges of the package.
         homography: (3, 3) from the photograph's pixels to the crop's, needed with ``photo``.
         upright_deg: Standard deviation of the package corners' uprightness, degrees, for where its
             own edges cannot be measured.
