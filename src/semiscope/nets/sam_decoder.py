@@ -274,9 +274,34 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse], 1)
         image = (embedding + dense).flatten(2).transpose(1, 2)
         tokens, image = self.transformer(image, places.flatten(2).transpose(1, 2), tokens)
-        upscaled = self.output_upscaling(image.transpose(1, 2).unflatten(2, embedding.shape[2:]))
         weights = torch.stack(
             [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 1
         )
-        masks = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
-        return masks, self.iou_prediction_head(tokens[:, 0])
+        masks = self._upscaled(image) @ weights.transpose(1, 2)
+        return _woven(masks, *embedding.shape[2:]), self.iou_prediction_head(tokens[:, 0])
+
+    def _upscaled(self, image: Tensor) -> Tensor:
+        """``output_upscaling`` of (P, K, 256) places: (P, 16 K, 32), the parts of a place together.
+
+        Transposed convolutions whose windows do not overlap are products place by place; channels
+        stay last, and only the finished masks are put in order (``_woven``).
+        """
+        first, norm, second = (self.output_upscaling[i] for i in (0, 1, 3))
+        assert isinstance(first, nn.ConvTranspose2d) and isinstance(second, nn.ConvTranspose2d)
+        assert isinstance(norm, LayerNorm2d)
+        x = _parts(image, first)
+        x = F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
+        return F.gelu(_parts(x, second)).flatten(1, -2)
+
+
+def _parts(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
+    """(..., inputs) -> (..., 4, outputs): what a 2 x 2 transposed convolution makes of a place."""
+    product = x @ layer.weight.permute(0, 2, 3, 1).flatten(1)
+    return product.unflatten(-1, (4, -1)) + layer.bias  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _woven(masks: Tensor, rows: int, columns: int) -> Tensor:
+    """(P, rows * columns * 2 * 2 * 2 * 2, 4) by place and part -> (P, 4, 4 rows, 4 columns)."""
+    parts = masks.unflatten(1, (rows, columns, 2, 2, 2, 2))  # type: ignore[no-untyped-call]
+    woven = parts.permute(0, 7, 1, 3, 5, 2, 4, 6)
+    return woven.flatten(5, 7).flatten(2, 4)  # type: ignore[no-any-return]
