@@ -126,6 +126,7 @@ def plot_dial(points: Sequence[DialPoint], knee: DialPoint, path: Path) -> None:
         SemiscopeError: The file cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -144,8 +145,9 @@ def plot_dial(points: Sequence[DialPoint], knee: DialPoint, path: Path) -> None:
             )
     axes.plot(knee.seconds, knee.map, "o", ms=16, mfc="none", mec="black", label="knee")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:.3g}")
-    axes.xaxis.set_minor_formatter("{x:.3g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set(xlabel="seconds an image", ylabel="AP", title="random boxes at the points")
     axes.margins(y=0.15)
     axes.grid(alpha=0.3)
