@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from semiscope.capture.methods import METHODS
 from semiscope.capture.package import Finder
-from semiscope.capture.run import METHODS, CaptureSettings
+from semiscope.capture.run import CaptureSettings
 from semiscope.capture.upright import make_upright, transform_points
 from semiscope.measure.angle import corners_in_box, measure_rotation
 from semiscope.simulate.ic_package import IcPackageSettings, Unit, render_unit

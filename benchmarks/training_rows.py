@@ -25,7 +25,7 @@ from semiscope.cli.show import image_bar, stderr, training_bar
 from semiscope.compress.export import export
 from semiscope.evaluate.detection import DetectionReport, evaluate_detections
 from semiscope.infer.model import Model
-from semiscope.inspection.pipeline import detect
+from semiscope.infer.tiled import detect
 from semiscope.inspection.score import WHOLE_CURVE, labelled
 from semiscope.io.image import read_image
 from semiscope.learn.loop import LoopSettings, Progress, Task, train

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from semiscope.errors import SemiscopeError
     from semiscope.evaluate.detection import evaluate_detections
     from semiscope.infer.model import Model
-    from semiscope.inspection.pipeline import InspectSettings, detect, inspect
+    from semiscope.infer.tiled import detect
+    from semiscope.inspection.pipeline import InspectSettings, inspect
     from semiscope.io.image import read_image
     from semiscope.types import Annotations, Dataset, Image, Mask, Polygons, Sample
 
@@ -47,7 +48,8 @@ _HOMES = {
     "semiscope.types": ("Annotations", "Dataset", "Image", "Mask", "Polygons", "Sample"),
     "semiscope.errors": ("SemiscopeError",),
     "semiscope.infer.model": ("Model",),
-    "semiscope.inspection.pipeline": ("InspectSettings", "detect", "inspect"),
+    "semiscope.infer.tiled": ("detect",),
+    "semiscope.inspection.pipeline": ("InspectSettings", "inspect"),
     "semiscope.evaluate.detection": ("evaluate_detections",),
     "semiscope.data.dataset": ("open_dataset",),
     "semiscope.io.image": ("read_image",),

@@ -12,7 +12,8 @@ from semiscope.errors import ModelError, SettingsError
 from semiscope.infer.ensemble import LEAST_TRUST, Ensemble, load
 from semiscope.infer.model import Model
 from semiscope.infer.sampling import Dial
-from semiscope.inspection.pipeline import InspectSettings, detect, inspect, prepare_inputs
+from semiscope.infer.tiled import detect, prepare_inputs
+from semiscope.inspection.pipeline import InspectSettings, inspect
 
 DIM, BRIGHT = "dim", "bright <&>"
 

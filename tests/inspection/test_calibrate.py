@@ -13,9 +13,9 @@ from semiscope.cli import calibrating
 from semiscope.errors import DataError, SettingsError
 from semiscope.evaluate.inspection import judge_units, verdicts
 from semiscope.infer.model import ClassThreshold, Model
+from semiscope.infer.tiled import detect
 from semiscope.inspection.calibrate import CalibrateSettings, calibrate, choose
 from semiscope.inspection.escape_curve import UNITS
-from semiscope.inspection.pipeline import detect
 from semiscope.inspection.thresholds import dispose
 from semiscope.io.formats import FORMATS
 from semiscope.io.image import read_image

@@ -22,12 +22,10 @@ import numpy as np
 from pydantic import Field
 
 from semiscope import __version__
-from semiscope.capture.contour import ContourSettings, contour_finder
 from semiscope.capture.label import label_candidates, open_labelled, write_labelled
-from semiscope.capture.package import Capture, Finder, UprightSettings, capture
+from semiscope.capture.methods import METHODS, PackageSettings
+from semiscope.capture.package import Capture, Finder, capture
 from semiscope.capture.picture import draw
-from semiscope.capture.prompt import PromptSettings, prompt_finder
-from semiscope.capture.segment import SegmentSettings, segment_finder
 from semiscope.errors import ImageError, SemiscopeError, SettingsError
 from semiscope.io.files import write_atomic
 from semiscope.io.image import find_images, read_image, write_tiff
@@ -38,32 +36,18 @@ RESULTS = "captures.json"
 _EVERY_S = 5.0  # how much work a kill can cost
 
 
-class CaptureSettings(UprightSettings):
-    """How packages are found and cut out."""
+class CaptureSettings(PackageSettings):
+    """What a run of captures does."""
 
     method: str = Field(
         "contour", description="contour, segment or prompt; label takes a data set's own corners"
     )
-    contour: ContourSettings = Field(ContourSettings(), description="The method contour")
-    segment: SegmentSettings = Field(SegmentSettings(), description="The method segment")
-    prompt: PromptSettings = Field(PromptSettings(), description="The method prompt")
     package_class: str = Field("package", description="Class of the packages, for the method label")
-    reference: Path | None = Field(
-        None, description="An upright crop that lies the right way up; the others are turned to it"
-    )
     threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
 
 
-METHODS: dict[str, Callable[[CaptureSettings, int], Finder]] = {
-    "contour": lambda settings, _: contour_finder(settings.contour),
-    "segment": lambda settings, threads: segment_finder(settings.segment, threads),
-    "prompt": lambda settings, threads: prompt_finder(settings.prompt, threads),
-}
-"""How each method's finder is made, given the cores for one photograph.
-
-The method ``label`` has none: it reads the labels.
-"""
 LABEL = "label"
+"""The method that has no finder: it reads the labels."""
 
 
 @dataclass(frozen=True, slots=True)

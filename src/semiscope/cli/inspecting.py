@@ -40,10 +40,11 @@ def inspect(
     if as_json:
         print_json(summary.to_dict())
     else:
+        units = ", ".join(f"{count} {verdict}" for verdict, count in summary.verdicts.items())
         stdout.print(
             f"{summary.images} images, {summary.defects} defects ({summary.review} for review), "
             f"{len(summary.failed)} files failed, {summary.images_per_second:.1f} images/s\n"
-            f"report: {summary.report}",
+            f"{f'units: {units}' + chr(10) if units else ''}report: {summary.report}",
             markup=False,
         )
     return summary.exit_status

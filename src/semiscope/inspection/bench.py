@@ -18,12 +18,8 @@ from semiscope.errors import DataError, ImageError, SemiscopeError
 from semiscope.evaluate.speed import Speed, peak_memory_mb, rates
 from semiscope.infer.ensemble import load
 from semiscope.infer.predictor import P, Predictor, R
-from semiscope.inspection.pipeline import (
-    InspectSettings,
-    inspect,
-    plan_threads,
-    prepare_inputs,
-)
+from semiscope.infer.tiled import prepare_inputs
+from semiscope.inspection.pipeline import InspectSettings, inspect, plan_threads
 from semiscope.io.image import find_images, read_image
 
 _PRELOADED_BATCHES = 16

@@ -34,8 +34,8 @@ from semiscope.errors import DataError, ImageError, SettingsError
 from semiscope.evaluate.inspection import judge_units, verdicts
 from semiscope.evaluate.intervals import Rate, most_below, units_needed, upper_limit
 from semiscope.infer.model import ClassThreshold, Meta, Model
+from semiscope.infer.tiled import detect
 from semiscope.inspection.escape_curve import UNITS, Curve, class_curve, unit_curve
-from semiscope.inspection.pipeline import detect
 from semiscope.inspection.score import WHOLE_CURVE, labelled
 from semiscope.io.image import read_image
 from semiscope.types import Annotations

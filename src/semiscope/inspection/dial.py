@@ -21,7 +21,7 @@ from semiscope.evaluate.detection import evaluate_detections
 from semiscope.evaluate.plots import write_figure
 from semiscope.infer.model import DialPoint, Model
 from semiscope.infer.sampling import Dial
-from semiscope.inspection.pipeline import OVERLAP, infer, prepare_inputs
+from semiscope.infer.tiled import OVERLAP, infer, prepare_inputs
 from semiscope.inspection.score import WHOLE_CURVE, compared, labelled
 from semiscope.io.image import read_image
 from semiscope.types import Annotations

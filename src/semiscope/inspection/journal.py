@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict
 
 from semiscope.errors import SemiscopeError, SettingsError
+from semiscope.evaluate.inspection import Verdict
 from semiscope.inspection.thresholds import Disposition
 from semiscope.io.files import cannot_write
 
@@ -26,6 +27,7 @@ class DefectRow(TypedDict):
     area: float
     segmentation: NotRequired[dict[str, Any]]
     angle_deg: NotRequired[float]
+    angle_interval_deg: NotRequired[list[float]]
     width_nm: NotRequired[float]
     height_nm: NotRequired[float]
     area_nm2: NotRequired[float]
@@ -45,6 +47,8 @@ class ImageRow(TypedDict):
     nm_per_px: NotRequired[float | None]
     info_bar_px: NotRequired[int]
     notes: NotRequired[list[str]]
+    verdict: NotRequired[Verdict]
+    reasons: NotRequired[list[str]]
     defects: NotRequired[list[DefectRow]]
     crops: NotRequired[dict[str, tuple[list[int], str]]]
 

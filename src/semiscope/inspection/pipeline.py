@@ -14,11 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, Generic
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,32 +24,31 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from semiscope import __version__
+from semiscope.capture.methods import PackageSettings
 from semiscope.errors import ImageError, SemiscopeError
 from semiscope.geometry import rasterise
 from semiscope.infer.ensemble import load
-from semiscope.infer.predictor import P, Predictor, R
+from semiscope.infer.predictor import Predictor
 from semiscope.infer.sampling import Dial
+from semiscope.infer.tiled import OVERLAP, Inputs, infer, prepare_inputs
 from semiscope.inspection.gallery import Gallery
 from semiscope.inspection.journal import NAME, DefectRow, ImageRow, Journal
 from semiscope.inspection.report import write_report
 from semiscope.inspection.results import write_csv, write_results
 from semiscope.inspection.summary import REPORT, RESULTS, TABLE, InspectionSummary, summarise
 from semiscope.inspection.thresholds import Disposition, dispose
+from semiscope.inspection.units import Units
 from semiscope.io.coco import encode_rle
 from semiscope.io.files import cannot_write, write_atomic
 from semiscope.io.image import find_images, read_image
+from semiscope.measure.angle import Rotation
 from semiscope.measure.size import measure_size
 from semiscope.report.crop import CropMaker
-from semiscope.tiling import Tile, merge, tiles
-from semiscope.types import Annotations, Image, Pixels
+from semiscope.types import Annotations, Image
 
 Progress = Callable[[int, int], None]
 """Called after each image with how many are done and how many there are."""
 
-TILE_ABOVE = 1.25
-"""An image is tiled when a side is longer than this times what training fitted in one input."""
-OVERLAP = 0.25
-_MERGE_IOU = 0.5
 _READ_AHEAD = 2
 
 
@@ -73,6 +70,15 @@ class InspectSettings(Dial):
         OVERLAP, ge=0, lt=1, description="Part of a tile that neighbours share in a large image"
     )
     gallery: int = Field(300, ge=0, le=1000, description="Most defects shown in the report")
+    capture: Literal["contour", "segment", "prompt"] | None = Field(
+        None, description="Units: how the package is found; what is inspected is the upright crop"
+    )
+    package: PackageSettings = Field(
+        PackageSettings(), description="Units: the settings of that method"
+    )
+    rotation_tolerance: float = Field(
+        1.0, gt=0, le=45, description="Units: largest rotation of a die that passes, degrees"
+    )
 
 
 def inspect(
@@ -108,6 +114,15 @@ def inspect(
     paths = find_images(images)
     streams, threads = plan_threads(-(-len(paths) // settings.batch), settings.threads)
     model = load(settings.model, threads).dialled(settings)
+    units = None
+    if settings.capture is not None:
+        units = Units(
+            settings.capture,
+            settings.package,
+            settings.rotation_tolerance,
+            model.meta.classes,
+            threads,
+        )
     card = model.card()
     head = {
         "semiscope": __version__,
@@ -125,8 +140,9 @@ def inspect(
         for row in journal.rows():
             gallery.admit(row)
         before = len(journal)
-        _Run(paths, model, settings, streams, gallery).execute(journal, progress)
-        told = settings.model_dump(mode="json")
+        _Run(paths, model, settings, streams, gallery, units).execute(journal, progress)
+        of_units = {"capture", "package", "rotation_tolerance"} if units is None else set()
+        told = settings.model_dump(mode="json", exclude=of_units)
         write_results(out / RESULTS, journal, model.meta.classes, card, told)
         write_csv(out / TABLE, journal, model.meta.classes)
         seconds = time.perf_counter() - started
@@ -151,84 +167,6 @@ def plan_threads(batches: int, threads: int | None) -> tuple[int, int]:
     return streams, cores // streams
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Inputs(Generic[P]):
-    """An image as inputs of a predictor.
-
-    Attributes:
-        prepared: One for a small image, one a tile for a large one.
-        sizes: (height, width) in px of what each input shows.
-        tiles: The tiles, or None for a small image.
-    """
-
-    prepared: list[P]
-    sizes: list[tuple[int, int]]
-    tiles: list[Tile] | None
-
-    def joined(self, found: Sequence[Annotations], height: int, width: int) -> Annotations:
-        """Detections in the image from those in its inputs."""
-        if self.tiles is None:
-            return found[0]
-        return merge(list(zip(self.tiles, found, strict=True)), height, width, _MERGE_IOU)
-
-
-def prepare_inputs(model: Predictor[P, R], pixels: Pixels, overlap: float) -> Inputs[P]:
-    """Brings an image to the inputs of a model, in tiles when it is large.
-
-    Args:
-        model: Whose field tells what is large.
-        pixels: (H, W) or (H, W, 3), without info bar.
-        overlap: Part of a tile that neighbours share.
-    """
-    height, width = pixels.shape[:2]
-    field = model.meta.field_height, model.meta.field_width
-    if height <= TILE_ABOVE * field[0] and width <= TILE_ABOVE * field[1]:
-        whole = Tile(0, 0, width, height)
-        return Inputs(model.prepare_tiles(pixels, [whole]), [(height, width)], None)
-    cut = tiles(height, width, field, (int(overlap * field[0]), int(overlap * field[1])))
-    return Inputs(model.prepare_tiles(pixels, cut), [(t.height, t.width) for t in cut], cut)
-
-
-def infer(
-    model: Predictor[P, R],
-    prepared: Sequence[P],
-    sizes: Sequence[tuple[int, int]],
-    batch: int,
-    min_score: float | None,
-    gate: AbstractContextManager[object],
-) -> list[Annotations]:
-    """Detections of inputs, each in its own pixels.
-
-    Args:
-        model: What finds them.
-        prepared: The inputs.
-        sizes: (height, width) in px of what each input shows.
-        batch: Inputs an inference.
-        min_score: Lowest score; the model's report thresholds when None.
-        gate: Entered for each inference, to bound how many run at once.
-    """
-    results: list[Annotations] = []
-    for start in range(0, len(prepared), batch):
-        part = prepared[start : start + batch]
-        with gate:
-            raw = model.run(part)
-        results += model.decode(raw, part, sizes[start : start + batch], min_score)
-    return results
-
-
-def detect(model: Predictor[P, R], pixels: Pixels, min_score: float | None = None) -> Annotations:
-    """Detections in one image as ``inspect`` finds them: in tiles when it is large.
-
-    Args:
-        model: What finds them.
-        pixels: (H, W) or (H, W, 3), without info bar.
-        min_score: Lowest score; the model's report thresholds when None.
-    """
-    inputs = prepare_inputs(model, pixels, OVERLAP)
-    found = infer(model, inputs.prepared, inputs.sizes, 1, min_score, nullcontext())
-    return inputs.joined(found, *pixels.shape[:2])
-
-
 class _Run:
     """One inspection while it runs."""
 
@@ -239,12 +177,14 @@ class _Run:
         settings: InspectSettings,
         streams: int,
         gallery: Gallery,
+        units: Units | None,
     ) -> None:
         self._paths = paths
         self._model = model
         self._settings = settings
         self._streams = streams
         self._gallery = gallery
+        self._units = units
         self._engine = BoundedSemaphore(streams)
 
     def execute(self, journal: Journal, progress: Progress | None) -> None:
@@ -286,6 +226,9 @@ class _Run:
         for path, row in zip(paths, rows, strict=True):
             try:
                 image = read_image(path)
+                if self._units is not None:
+                    self._inspect_unit(self._units, row, image)
+                    continue
                 inputs = prepare_inputs(self._model, image.specimen, self._settings.overlap)
                 if inputs.tiles is None:
                     small.append((row, image, inputs))
@@ -303,13 +246,33 @@ class _Run:
             self._fill(row, image, single)
         return rows
 
+    def _inspect_unit(self, units: Units, row: ImageRow, image: Image) -> None:
+        """Fills the row of a unit: what its upright crop shows, told in the photograph."""
+        photo = image.specimen
+        captured = units.capture(photo)
+        if captured.upright is None:
+            self._fill(row, image, Annotations.empty())
+            row["verdict"], row["reasons"] = "review", [str(captured.reason)]
+        else:
+            crop = captured.upright.pixels
+            inputs = prepare_inputs(self._model, crop, self._settings.overlap)
+            found = inputs.joined(self._infer(inputs.prepared, inputs.sizes), *crop.shape[:2])
+            unit = units.measure(captured, photo, found)
+            reported, dispositions = self._fill(row, image, unit.found, unit.rotation)
+            row["verdict"], row["reasons"] = units.judge(reported, dispositions, unit.rotation)
+        if captured.notes:
+            row["notes"] = [*row.get("notes", ()), *captured.notes]
+
     def _infer(
         self, prepared: Sequence[Any], sizes: Sequence[tuple[int, int]]
     ) -> list[Annotations]:
         settings = self._settings
         return infer(self._model, prepared, sizes, settings.batch, settings.min_score, self._engine)
 
-    def _fill(self, row: ImageRow, image: Image, found: Annotations) -> None:
+    def _fill(
+        self, row: ImageRow, image: Image, found: Annotations, rotation: Rotation | None = None
+    ) -> tuple[Annotations, tuple[Disposition, ...]]:
+        """Fills the row of an image; gives what is reported and what becomes of it."""
         meta, settings = self._model.meta, self._settings
         nm_per_px = settings.nm_per_px or image.nm_per_px
         row["width"], row["height"] = image.width, image.height
@@ -320,7 +283,7 @@ class _Run:
             row["notes"] = list(image.notes)
         found, dispositions = dispose(found, meta.classes, meta.thresholds, settings.min_score)
         row["defects"] = [
-            _defect(found, i, disposition, image, nm_per_px)
+            _defect(found, i, disposition, image, nm_per_px, rotation)
             for i, disposition in enumerate(dispositions)
         ]
         crops = CropMaker(image.specimen)
@@ -328,6 +291,7 @@ class _Run:
         for place in self._gallery.candidates(row):
             view = crops.view(found.xyxy[place])
             row["crops"][str(place)] = view, crops.jpeg(view)
+        return found, dispositions
 
 
 def _defect(
@@ -336,6 +300,7 @@ def _defect(
     disposition: Disposition,
     image: Image,
     nm_per_px: float | None,
+    rotation: Rotation | None,
 ) -> DefectRow:
     box: NDArray[np.float32] = found.xyxy[index]
     shape = None if found.shapes is None else found.shapes[index]
@@ -352,6 +317,8 @@ def _defect(
         row["segmentation"] = encode_rle(mask, image.height, image.width)
     if found.angle_deg is not None and np.isfinite(found.angle_deg[index]):
         row["angle_deg"] = round(float(found.angle_deg[index]), 3)
+        if rotation is not None:
+            row["angle_interval_deg"] = [round(rotation.low, 3), round(rotation.high, 3)]
     if size.width_nm is not None and size.height_nm is not None and size.area_nm2 is not None:
         row["width_nm"] = round(size.width_nm, 3)
         row["height_nm"] = round(size.height_nm, 3)

@@ -58,6 +58,7 @@ def write_report(
     in_nm = bool(len(scales)) and bool(np.isfinite(scales).all())
     main_folder = folders.most_common(1)[0][0]
     further = len(folders) - 1
+    units = ", ".join(f"{count} {verdict}" for verdict, count in summary.verdicts.items())
     report = Report(
         title="Defect report",
         facts={
@@ -65,6 +66,7 @@ def write_report(
             "Data": main_folder
             + (f" and {further} more folder{'s'[: further - 1]}" if further else ""),
             "Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+            **({"Units": units} if units else {}),
             "Time": f"{summary.seconds:.1f} s, {summary.images_per_second:.1f} images/s",
         },
         classes=classes,

@@ -94,6 +94,9 @@ def _images(rows: Iterable[ImageRow]) -> Iterator[dict[str, Any]]:
                 image["info_bar_px"] = row["info_bar_px"]
             if row.get("notes"):
                 image["notes"] = row["notes"]
+            if "verdict" in row:
+                image["verdict"] = row["verdict"]
+                image["reason"] = "; ".join(row["reasons"])
             yield image
 
 

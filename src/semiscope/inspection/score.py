@@ -16,7 +16,7 @@ from semiscope.evaluate.detection import DetectionReport, evaluate_detections
 from semiscope.infer.ensemble import load
 from semiscope.infer.model import Meta
 from semiscope.infer.sampling import Dial
-from semiscope.inspection.pipeline import detect
+from semiscope.infer.tiled import detect
 from semiscope.io.image import read_image
 from semiscope.types import Annotations, Sample
 

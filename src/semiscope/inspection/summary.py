@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semiscope.evaluate.inspection import VERDICTS
 from semiscope.inspection.journal import Journal
 from semiscope.inspection.results import is_bad
 
@@ -22,6 +23,7 @@ class InspectionSummary:
         images: Images inspected, the failed ones left out.
         images_with_defects: Those with at least one reported defect.
         counts: Class -> accepted and for-review defects.
+        verdicts: On units: how many pass, fail and are for review; empty for other images.
         failed: File and reason.
         seconds: Time that this call took.
         images_per_second: Over the images that this call did; 0 when a resumed run had none left.
@@ -31,6 +33,7 @@ class InspectionSummary:
     images: int
     images_with_defects: int
     counts: Mapping[str, tuple[int, int]]
+    verdicts: Mapping[str, int]
     failed: tuple[tuple[str, str], ...]
     seconds: float
     images_per_second: float
@@ -73,6 +76,7 @@ class InspectionSummary:
             "defects": self.defects,
             "review": self.review,
             "counts": {name: {"accept": a, "review": r} for name, (a, r) in self.counts.items()},
+            **({"verdicts": dict(self.verdicts)} if self.verdicts else {}),
             "failed": [{"file": file, "reason": reason} for file, reason in self.failed],
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 2),
@@ -95,6 +99,7 @@ def summarise(
         seconds: Time that it took.
     """
     counts = {name: [0, 0] for name in classes}
+    verdicts: dict[str, int] = {}
     images = with_defects = 0
     failed = []
     for row in journal.rows():
@@ -103,6 +108,9 @@ def summarise(
             continue
         images += 1
         with_defects += bool(row["defects"])
+        if "verdict" in row:
+            verdicts = verdicts or dict.fromkeys(VERDICTS, 0)
+            verdicts[row["verdict"]] += 1
         for defect in row["defects"]:
             counts[classes[defect["category_id"] - 1]][defect["disposition"] == "review"] += 1
     return InspectionSummary(
@@ -110,6 +118,7 @@ def summarise(
         images,
         with_defects,
         {name: (accept, review) for name, (accept, review) in counts.items()},
+        verdicts,
         tuple(failed),
         seconds,
         made / seconds if seconds else 0.0,

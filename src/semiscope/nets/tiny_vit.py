@@ -135,7 +135,7 @@ class Block(nn.Module):
         side, (height, width) = self.window, x.shape[2:]
         x = F.pad(x, (0, -width % side, 0, -height % side))
         down, across = x.shape[2] // side, x.shape[3] // side
-        windows = x.unflatten(3, (across, side)).unflatten(2, (down, side))
+        windows: Tensor = x.reshape(-1, x.shape[1], down, side, across, side)
         windows = self.attn(windows.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2))
         windows = windows.view(-1, down, across, side, side, x.shape[1])
         whole = windows.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
