@@ -76,7 +76,7 @@ def test_what_is_no_data_set_is_an_error(tmp_path: Path):
     with pytest.raises(DataError, match="found no folder"):
         open_dataset(tmp_path / "gone")
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(DataError, match="coco, yolo, voc, masks, folders"):
+    with pytest.raises(DataError, match="coco, yolo, voc, labelstudio, masks, folders"):
         open_dataset(tmp_path)
 
 
