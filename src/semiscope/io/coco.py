@@ -114,20 +114,8 @@ def write(dataset: Dataset, destination: Path) -> tuple[str, ...]:
 
 
 def _find(folder: Path) -> Path | None:
-    """The COCO file of a folder: by its name, or the only JSON file that looks like one."""
-    named = folder / _NAME
-    if named.is_file():
-        return named
-    # what the keys look like tells enough; parsing is left to the reading
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        if all(key in data for key in (b'"images"', b'"annotations"', b'"categories"')):
-            found.append(path)
-    return found[0] if len(found) == 1 else None
+    keys = b'"images"', b'"annotations"', b'"categories"'
+    return labels.find_json(folder, _NAME, lambda data: all(key in data for key in keys))
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,28 @@ def split_folders(root: Path) -> list[tuple[str, Path]]:
 def split_folder(root: Path, split: str) -> Path:
     """Where a split's files are written."""
     return root / split if split else root
+
+
+def find_json(folder: Path, name: str, looks: Callable[[bytes], bool]) -> Path | None:
+    """The label file of a folder: by its name, or the only JSON file that looks like one.
+
+    Args:
+        folder: Where; not below.
+        name: The name that the format gives it.
+        looks: Whether the bytes of a file look like the format; parsing is left to the reading.
+    """
+    named = folder / name
+    if named.is_file():
+        return named
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        if looks(data):
+            found.append(path)
+    return found[0] if len(found) == 1 else None
 
 
 def read_classes(root: Path) -> tuple[str, ...] | None:

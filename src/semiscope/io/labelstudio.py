@@ -96,20 +96,12 @@ def read(root: Path) -> Dataset:
 
 
 def _find(folder: Path) -> Path | None:
-    """The tasks of a folder: by their name, or the only JSON file that looks like an export."""
-    named = folder / TASKS
-    if named.is_file():
-        return named
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        judged = b'"annotations"' in data or b'"predictions"' in data
-        if judged and b'"data"' in data and data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            found.append(path)
-    return found[0] if len(found) == 1 else None
+    return labels.find_json(folder, TASKS, _looks)
+
+
+def _looks(data: bytes) -> bool:
+    judged = b'"annotations"' in data or b'"predictions"' in data
+    return judged and b'"data"' in data and data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
 def _load(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from semiscope.io.files import write_atomic
 from semiscope.io.labels import polygon_area
 from semiscope.simulate.package_scene import Unit, render_unit
 from semiscope.simulate.package_settings import CLASSES, IcPackageSettings
-from semiscope.simulate.scenes import Progress, write_each
+from semiscope.simulate.scenes import Progress, write_each, write_labels
 from semiscope.types import Mask, Polygons, Shape
 
 __all__ = ["CLASSES", "IcPackageSettings", "Unit", "render_unit", "write_units"]
@@ -49,10 +48,7 @@ def write_units(
     records = write_each(
         _write_unit, settings, destination, settings.count, settings.workers, progress
     )
-    write_atomic(destination / "classes.txt", "\n".join(CLASSES) + "\n")
-    for split in dict.fromkeys(r["split"] for r in records):
-        labels = _coco([r for r in records if r["split"] == split])
-        write_atomic(destination / split / "annotations.json", json.dumps(labels))
+    write_labels(records, CLASSES, destination)
 
 
 def _write_unit(settings: IcPackageSettings, destination: Path, index: int) -> dict[str, Any]:
@@ -107,15 +103,3 @@ def _shape(shape: Shape, height: int, width: int) -> dict[str, Any]:
         "segmentation": [corners.ravel().tolist()],
         "corners": corners.tolist(),
     }
-
-
-def _coco(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The label file of one split; category ids begin at 1, as COCO's do."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, record in enumerate(records, 1):
-        images.append({"id": image_id} | record["image"])
-        for instance in record["instances"]:
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id} | instance)
-    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)]
-    return {"images": images, "categories": categories, "annotations": annotations}

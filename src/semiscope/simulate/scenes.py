@@ -1,9 +1,10 @@
-"""Writing simulated scenes: into a new folder, in as many processes as pay."""
+"""Writing simulated scenes: into a new folder, in as many processes as pay, with their labels."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
@@ -13,6 +14,8 @@ from typing import Any, TypeVar
 import cv2
 
 from semiscope.errors import SettingsError
+from semiscope.io.files import write_atomic
+from semiscope.io.labels import write_classes
 
 # fewer than this a process do not pay for starting it
 LEAST_A_WORKER = 16
@@ -61,6 +64,33 @@ def write_each(
         if progress is not None:
             progress(len(records), count)
     return records
+
+
+def write_labels(
+    records: Sequence[dict[str, Any]], classes: Sequence[str], destination: Path
+) -> None:
+    """Writes ``classes.txt`` and an ``annotations.json`` (COCO) for each split.
+
+    Args:
+        records: One an image: ``split``, ``image`` and ``instances`` as COCO has them, the ids
+            apart; ``category_id`` begins at 1.
+        classes: Names of the classes.
+        destination: The data set's folder.
+
+    Raises:
+        SemiscopeError: The disk is full or the folder cannot be written.
+    """
+    write_classes(destination, classes)
+    categories = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
+    for split in dict.fromkeys(r["split"] for r in records):
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for image_id, record in enumerate((r for r in records if r["split"] == split), 1):
+            images.append({"id": image_id} | record["image"])
+            for instance in record["instances"]:
+                annotations.append({"id": len(annotations) + 1, "image_id": image_id} | instance)
+        labels = {"images": images, "categories": categories, "annotations": annotations}
+        write_atomic(destination / split / "annotations.json", json.dumps(labels))
 
 
 def _records(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from semiscope.io.files import write_atomic
 from semiscope.io.image import write_tiff
 from semiscope.simulate.line_scene import Metrology, Scene, render_scene
 from semiscope.simulate.line_settings import SemLinesSettings
-from semiscope.simulate.scenes import Progress, write_each
+from semiscope.simulate.scenes import Progress, write_each, write_labels
 from semiscope.types import Mask
 
 __all__ = ["Metrology", "Scene", "SemLinesSettings", "render_scene", "write_scenes"]
@@ -43,11 +42,8 @@ def write_scenes(
         _write_image, settings, destination, settings.count, settings.workers, progress
     )
     classes = settings.class_names
-    write_atomic(destination / "classes.txt", "\n".join(classes) + "\n")
     write_atomic(destination / "scenes.csv", _table(records, classes))
-    for split in dict.fromkeys(r["split"] for r in records):
-        labels = _coco([r for r in records if r["split"] == split], classes)
-        write_atomic(destination / split / "annotations.json", json.dumps(labels))
+    write_labels(records, classes, destination)
 
 
 def _write_image(settings: SemLinesSettings, destination: Path, index: int) -> dict[str, Any]:
@@ -72,27 +68,15 @@ def _write_image(settings: SemLinesSettings, destination: Path, index: int) -> d
         )
     return {
         "split": scene.split,
-        "image": {"file_name": name, "height": height, "width": width},
-        "metrology": asdict(scene.metrology),
+        "image": {
+            "file_name": name,
+            "height": height,
+            "width": width,
+            "nm_per_px": scene.nm_per_px,
+            "metrology": asdict(scene.metrology),
+        },
         "instances": instances,
     }
-
-
-def _coco(records: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:
-    """The label file of one split; category ids begin at 1, as COCO's do."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, record in enumerate(records, 1):
-        metrology = record["metrology"]
-        images.append(
-            {"id": image_id}
-            | record["image"]
-            | {"nm_per_px": metrology["nm_per_px"], "metrology": metrology}
-        )
-        for instance in record["instances"]:
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id} | instance)
-    categories = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
-    return {"images": images, "categories": categories, "annotations": annotations}
 
 
 def _table(records: list[dict[str, Any]], classes: tuple[str, ...]) -> str:
@@ -102,7 +86,7 @@ def _table(records: list[dict[str, Any]], classes: tuple[str, ...]) -> str:
     writer.writerow(["split", "file_name", "classes", *columns])
     for record in records:
         names = " ".join(classes[i["category_id"] - 1] for i in record["instances"])
-        values = (record["metrology"][c] for c in columns)
+        values = (record["image"]["metrology"][c] for c in columns)
         row = (f"{v:.6g}" if isinstance(v, float) else v for v in values)
         writer.writerow([record["split"], record["image"]["file_name"], names, *row])
     return text.getvalue()
