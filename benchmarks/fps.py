@@ -52,7 +52,7 @@ def main() -> None:
         random = [torch.randn(b, *shape) for b in given.batches]
         graph = DEPLOYMENTS[net].graph(network, torch.zeros(2, *shape)).SerializeToString()
         works[name, f"torch, {DEVICE}"] = [_in_torch(network, images) for images in random]
-        works[name, "ONNX Runtime"] = [_in_onnx(graph, images, given.threads) for images in random]
+        works[name, "ONNX Runtime"] = [in_onnx(graph, images, given.threads) for images in random]
     # a batch at a time: all its works take turns
     columns = [
         steady_rates(
@@ -106,7 +106,8 @@ def _in_torch(network: nn.Module, images: torch.Tensor) -> Work:
     return work
 
 
-def _in_onnx(graph: bytes, images: torch.Tensor, threads: int) -> Work:
+def in_onnx(graph: bytes, images: torch.Tensor, threads: int) -> Work:
+    """A graph with one input, by ONNX Runtime, on a GPU where there is one."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
