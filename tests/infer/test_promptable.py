@@ -240,6 +240,12 @@ def test_prompts_that_mean_nothing_are_told(model, prompt, message):
         model.decode(embedding, **prompt)
 
 
+def test_a_mask_prompt_of_another_size_is_told(model):
+    embedding = model.encode(noise(64, 64))
+    with pytest.raises(DataError, match=r"mask prompts of 16 x 16 px, .* array of \(1, 32, 32\)"):
+        model.decode(embedding, masks=np.zeros((1, 32, 32), np.float32))
+
+
 def test_prompts_of_different_numbers_are_a_mistake(model):
     embedding = model.encode(noise(60, 80))
     with pytest.raises(ValueError, match="of as many prompts"):

@@ -139,3 +139,19 @@ def test_a_place_that_is_no_point_has_its_own_token_wherever_it_lies():
 def test_a_side_that_is_no_multiple_of_the_stride_is_refused():
     with pytest.raises(ValueError, match="multiple of 16, found 100"):
         MobileSAM(100)
+
+
+def test_another_side_gives_what_a_network_of_that_side_gives():
+    torch.manual_seed(0)
+    network, other = MobileSAM(64).eval(), MobileSAM(128).eval()
+    other.load_state_dict(network.state_dict())
+    network.resize(128)
+    image = torch.randn(1, 3, 128, 128)
+    given = torch.tensor([[[30.0, 90.0]]]), torch.tensor([[1]]), torch.zeros(1, 1, 32, 32)
+    with torch.no_grad():
+        for a, b in zip(
+            network(image, *given, torch.zeros(1)),
+            other(image, *given, torch.zeros(1)),
+            strict=True,
+        ):
+            assert torch.equal(a, b)

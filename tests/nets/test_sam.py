@@ -71,3 +71,10 @@ def test_its_encoder_is_adapted_and_starts_from_the_base_bit_for_bit(theirs):
         assert torch.equal(network.encode(images), before)
     learnable = [p for p in network.parameters() if p.requires_grad]
     assert sum(p.numel() for p in learnable) == 3 * 4 * 32 * 2
+
+
+def test_it_takes_one_size_alone(theirs):
+    network = SAM(theirs)
+    network.resize(SIDE)
+    with pytest.raises(ValueError, match="inputs of 64 px alone, found 128"):
+        network.resize(128)

@@ -46,6 +46,8 @@ class PromptableMeta(Settings):
     parameters: int = Field(description="Weights of the network as it is deployed")
     gflops: float = Field(description="Billions of operations for one image and one prompt")
     data: str = Field(description="What it was trained on")
+    settings: dict[str, Any] = Field(default={}, description="How it was adapted")
+    metrics: dict[str, float] = Field(default={}, description="Measured on held-out data")
     licence: str = Field(description="Under which it may be used")
     limits: str = Field("", description="What it is not fit for")
 
@@ -65,56 +67,24 @@ class Embedding:
     scaled: tuple[int, int]
 
 
-class Promptable:
-    """A loaded promptable model. It may be used from several threads at once.
+class Prompter:
+    """Brings images and prompts to an encoder and a decoder, which a child runs.
 
-    Attributes:
-        meta: What the file says of itself.
-        path: Where the file is.
+    It may be used from several threads at once if the child's engine may.
+
+    Args:
+        side: Pixels of the network's input along either axis.
+        mean: Taken off grey values of 0 to 1, by channel.
+        std: Divided by after that.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        """Opens a model file.
-
-        Args:
-            path: The .onnx file.
-            threads: Cores used for one inference; all when None.
-
-        Raises:
-            ModelError: No such file, not a semiscope model, or a model for another task.
-        """
-        self._session, values = open_model(path, threads)
-        if values.get("task") != "prompt":
-            raise ModelError(
-                f"{path}: expected a promptable model, found task {values.get('task')!r}. Make one "
-                "with: semiscope export mobile-sam:FILE --out FILE.onnx"
-            )
-        try:
-            self.meta = PromptableMeta.from_dict(values, path)
-        except SettingsError as error:
-            raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
-        self.path = path
-        side = self.meta.side
-        # the engine wants every input; those that the branch of a run does not need are idle
-        self._idle: dict[str, NDArray[Any]] = {
-            "images": np.zeros((1, 3, side, side), np.float32),
-            "embedding": np.zeros((1, 256, side // 16, side // 16), np.float32),
-            "points": np.zeros((1, 1, 2), np.float32),
-            "labels": np.full((1, 1), NO_POINT, np.int64),
-            "masks": np.zeros((1, 1, side // 4, side // 4), np.float32),
-            "has_mask": np.zeros(1, np.float32),
-        }
+    def __init__(
+        self, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+    ) -> None:
+        self.side = side
+        self._mean, self._std = mean, std
         self._remembered: OrderedDict[bytes, Embedding] = OrderedDict()
         self._lock = threading.Lock()
-
-    @staticmethod
-    def load(name: str | Path, threads: int | None = None) -> Promptable:
-        """A model by its name in the zoo or the path of its file.
-
-        Raises:
-            ModelError: As ``Promptable``.
-        """
-        return Promptable(locate(name), threads)
 
     def encode(self, pixels: Pixels) -> Embedding:
         """The embedding of an image; those of the last few images are remembered by content.
@@ -149,17 +119,17 @@ class Promptable:
         Returns:
             (1, 3, side, side) and the image's (height, width) in it.
         """
-        meta, longest = self.meta, max(pixels.shape[:2])
+        side, longest = self.side, max(pixels.shape[:2])
         low_high = scale_range(pixels, "dtype" if pixels.dtype == np.uint8 else "percentile")
-        rows, columns = (max(1, int(n * meta.side / longest + 0.5)) for n in pixels.shape[:2])
-        how = cv2.INTER_AREA if longest > meta.side else cv2.INTER_LINEAR
+        rows, columns = (max(1, int(n * side / longest + 0.5)) for n in pixels.shape[:2])
+        how = cv2.INTER_AREA if longest > side else cv2.INTER_LINEAR
         resized = cv2.resize(pixels, (columns, rows), interpolation=how)
-        image = np.zeros((1, 3, meta.side, meta.side), np.float32)
+        image = np.zeros((1, 3, side, side), np.float32)
         image[0, :, :rows, :columns] = to_tensor(
             with_channels(resized, 3),  # type: ignore[arg-type]
             low_high,
-            meta.mean,
-            meta.std,
+            self._mean,
+            self._std,
         )
         return image, (rows, columns)
 
@@ -188,7 +158,8 @@ class Promptable:
             (P, H, W) bool, and (P,) the IoU that each claims, in [0, 1].
 
         Raises:
-            DataError: There is no prompt at all, or one lies outside the image.
+            DataError: There is no prompt at all, one lies outside the image, or a mask has another
+                size.
         """
         logits, claimed = self.logits(
             embedding, points=points, labels=labels, boxes=boxes, masks=masks
@@ -220,12 +191,17 @@ class Promptable:
             for a single point, and (P, 4) the IoU that each claims.
         """
         places, kinds = _prompts(embedding, points, labels, boxes, masks)
-        shape = self._idle["masks"].shape[1:]
-        given = np.zeros((len(places), *shape), np.float32)
+        shape = (self.side // 4, self.side // 4)
+        given = np.zeros((len(places), 1, *shape), np.float32)
         if masks is not None:
+            if np.shape(masks)[1:] != shape:
+                raise DataError(
+                    f"expected mask prompts of {shape[1]} x {shape[0]} px, found an array of "
+                    f"{np.shape(masks)}"
+                )
             given[:, 0] = masks
         has_mask = np.full(len(places), masks is not None, np.float32)
-        parts = [(np.zeros((0, 4, *shape[1:]), np.float32), np.zeros((0, 4), np.float32))]
+        parts = [(np.zeros((0, 4, *shape), np.float32), np.zeros((0, 4), np.float32))]
         for i in range(0, len(places), _AT_ONCE):
             some = slice(i, i + _AT_ONCE)
             logits, claimed = self._run(
@@ -243,10 +219,67 @@ class Promptable:
 
     def enlarge(self, logits: NDArray[np.float32], embedding: Embedding) -> NDArray[np.float32]:
         """(side / 4, side / 4) logits at the image's size, (H, W)."""
-        side, (rows, columns) = self.meta.side, embedding.scaled
+        side, (rows, columns) = self.side, embedding.scaled
         whole = cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)
         height, width = embedding.size
         return cv2.resize(whole[:rows, :columns], (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+
+    def _run(
+        self, outputs: tuple[str, ...], given: dict[str, NDArray[Any]]
+    ) -> list[NDArray[np.float32]]:
+        """Those outputs: features of images, or logits and claimed of an embedding and prompts."""
+        raise NotImplementedError
+
+
+class Promptable(Prompter):
+    """A loaded promptable model. It may be used from several threads at once.
+
+    Attributes:
+        meta: What the file says of itself.
+        path: Where the file is.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        """Opens a model file.
+
+        Args:
+            path: The .onnx file.
+            threads: Cores used for one inference; all when None.
+
+        Raises:
+            ModelError: No such file, not a semiscope model, or a model for another task.
+        """
+        self._session, values = open_model(path, threads)
+        if values.get("task") != "prompt":
+            raise ModelError(
+                f"{path}: expected a promptable model, found task {values.get('task')!r}. Make one "
+                "with: semiscope export mobile-sam:FILE --out FILE.onnx"
+            )
+        try:
+            self.meta = PromptableMeta.from_dict(values, path)
+        except SettingsError as error:
+            raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
+        super().__init__(self.meta.side, self.meta.mean, self.meta.std)
+        self.path = path
+        side = self.side
+        # the engine wants every input; those that the branch of a run does not need are idle
+        self._idle: dict[str, NDArray[Any]] = {
+            "images": np.zeros((1, 3, side, side), np.float32),
+            "embedding": np.zeros((1, 256, side // 16, side // 16), np.float32),
+            "points": np.zeros((1, 1, 2), np.float32),
+            "labels": np.full((1, 1), NO_POINT, np.int64),
+            "masks": np.zeros((1, 1, side // 4, side // 4), np.float32),
+            "has_mask": np.zeros(1, np.float32),
+        }
+
+    @staticmethod
+    def load(name: str | Path, threads: int | None = None) -> Promptable:
+        """A model by its name in the zoo or the path of its file.
+
+        Raises:
+            ModelError: As ``Promptable``.
+        """
+        return Promptable(locate(name), threads)
 
     def _run(
         self, outputs: tuple[str, ...], given: dict[str, NDArray[Any]]

@@ -22,17 +22,39 @@ class PromptableNetwork(nn.Module):
         fused_qkv: The fused query-key-value layers of the encoder: path in this network ->
             groups. With g groups the outputs are query, key and value of the first g-th of the
             channels, then those of the second, ...
+        any_side: Whether the encoder takes inputs of other sizes with the same weights.
     """
 
-    def __init__(self, image_encoder: nn.Module, side: int, fused_qkv: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        image_encoder: nn.Module,
+        side: int,
+        fused_qkv: Mapping[str, int],
+        any_side: bool = True,
+    ) -> None:
         super().__init__()
-        if side % 16:
-            raise ValueError(f"side must be a multiple of 16, found {side}")
+        self.side: int = side
+        self.any_side = any_side
+        self.resize(side)
         self.image_encoder = image_encoder
         self.prompt_encoder = PromptEncoder()
         self.mask_decoder = MaskDecoder()
-        self.side = side
         self.fused_qkv = dict(fused_qkv)
+
+    def resize(self, side: int) -> None:
+        """Takes inputs of another size from now on, with the same weights.
+
+        Args:
+            side: Pixels of the input along either axis.
+
+        Raises:
+            ValueError: It is no multiple of 16, or the encoder knows one size alone.
+        """
+        if side % 16:
+            raise ValueError(f"side must be a multiple of 16, found {side}")
+        if not self.any_side and side != self.side:
+            raise ValueError(f"the encoder takes inputs of {self.side} px alone, found {side}")
+        self.side = side
 
     def encode(self, images: Tensor) -> Tensor:
         """Embeddings of images.

@@ -62,9 +62,9 @@ class SAM(PromptableNetwork):
     def __init__(self, model: SamModel) -> None:
         depth = len(model.vision_encoder.layers)
         fused = {f"image_encoder.vision.layers.{i}.attn.qkv": 1 for i in range(depth)}
-        super().__init__(
-            _Encoder(model.vision_encoder), model.config.vision_config.image_size, fused
-        )
+        side = model.config.vision_config.image_size
+        # its places are learnt one by one
+        super().__init__(_Encoder(model.vision_encoder), side, fused, any_side=False)
         named = original_names(model.state_dict())
         self.prompt_encoder.load_state_dict(_below("prompt_encoder.", named))
         self.mask_decoder.load_state_dict(_below("mask_decoder.", named))
