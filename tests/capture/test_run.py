@@ -181,7 +181,7 @@ def test_labels_go_along_into_upright_crops_in_their_splits(tmp_path, unit):
 
 def test_unknown_method_and_no_images():
     with pytest.raises(SettingsError, match="contour"):
-        capture_images(["x"], CaptureSettings(method="guess"), None)
+        CaptureSettings.from_dict({"method": "guess"}, "test")
 
 
 def test_the_verb(photos, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from semiscope.cli import calibrating
 from semiscope.errors import DataError, SettingsError
 from semiscope.evaluate.inspection import judge_units, verdicts
+from semiscope.infer import rewrite
 from semiscope.infer.model import ClassThreshold, Model
 from semiscope.infer.tiled import detect
 from semiscope.inspection.calibrate import CalibrateSettings, calibrate, choose
@@ -205,7 +206,7 @@ def test_a_table_and_warnings(tmp_path: Path, blob_model: Path, capsys):
 
 
 def test_a_shipped_model_is_not_written_to(tmp_path: Path, blob_model: Path, capsys, monkeypatch):
-    monkeypatch.setattr(calibrating, "ZOO", blob_model.parent)
+    monkeypatch.setattr(rewrite, "ZOO", blob_model.parent)
     before = blob_model.read_bytes()
     given = CalibrateSettings(model=str(blob_model), data=write_data(tmp_path / "data"))
     calibrating.calibrate(settings=given, plot=tmp_path / "x.png")

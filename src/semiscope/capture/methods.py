@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -24,7 +25,9 @@ class PackageSettings(UprightSettings):
     )
 
 
-METHODS: dict[str, Callable[[PackageSettings, int], Finder]] = {
+Method = Literal["contour", "segment", "prompt"]
+
+METHODS: dict[Method, Callable[[PackageSettings, int], Finder]] = {
     "contour": lambda settings, _: contour_finder(settings.contour),
     "segment": lambda settings, threads: segment_finder(settings.segment, threads),
     "prompt": lambda settings, threads: prompt_finder(settings.prompt, threads),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from pydantic import Field
 
 from semiscope import __version__
 from semiscope.capture.label import label_candidates, open_labelled, write_labelled
-from semiscope.capture.methods import METHODS, PackageSettings
+from semiscope.capture.methods import METHODS, Method, PackageSettings
 from semiscope.capture.package import Capture, Finder, capture
 from semiscope.capture.picture import draw
 from semiscope.errors import ImageError, SemiscopeError, SettingsError
@@ -39,15 +39,11 @@ _EVERY_S = 5.0  # how much work a kill can cost
 class CaptureSettings(PackageSettings):
     """What a run of captures does."""
 
-    method: str = Field(
-        "contour", description="contour, segment or prompt; label takes a data set's own corners"
+    method: Method | Literal["label"] = Field(
+        "contour", description="How packages are found; label takes a data set's own corners"
     )
     package_class: str = Field("package", description="Class of the packages, for the method label")
     threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
-
-
-LABEL = "label"
-"""The method that has no finder: it reads the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +103,7 @@ def capture_images(
         SemiscopeError: ``out`` is not empty, or cannot be written. What was done is kept.
     """
     dataset: Dataset | None = None
-    if settings.method not in (*METHODS, LABEL):
-        raise SettingsError(
-            f"method: expected one of {', '.join((*METHODS, LABEL))}, found {settings.method!r}"
-        )
-    if settings.method == LABEL:
+    if settings.method == "label":
         dataset = open_labelled(images, settings.package_class)
         samples = list(dataset)
     else:
@@ -149,7 +141,9 @@ class _Run:
         if settings.reference is not None:
             self._reference = read_image(settings.reference).pixels
         self._workers, threads = _plan(settings.threads, len(samples))
-        self._finder = None if dataset is not None else METHODS[settings.method](settings, threads)
+        self._finder: Finder | None = None
+        if settings.method != "label":
+            self._finder = METHODS[settings.method](settings, threads)
         self.rows: list[dict[str, Any]] = []
         self._failed: dict[str, str] = {}
         self._seconds = 0.0

@@ -29,7 +29,7 @@ compress = App(name="compress", help="Make a trained network smaller.")
 _VERBS = (
     (app, "inspect", "inspecting:inspect", "Find defects in images; write results and a report."),
     (app, "capture", "capturing:capture", "Find packages in photographs; make them upright."),
-    (app, "evaluate", "inspecting:evaluate", "Hold a model against the truth of a data set."),
+    (app, "evaluate", "evaluating:evaluate", "Hold a model against the truth of a data set."),
     (app, "bench", "inspecting:bench", "Measure images per second and peak memory."),
     (app, "calibrate", "calibrating:calibrate", "Choose thresholds under a bound on escapes."),
     (app, "check", "labelled:check", "Tell whether a data set is fit for training."),
@@ -39,6 +39,7 @@ _VERBS = (
     (train, "detect", "learning:train_detect", "Learn to find defects: boxes, or masks by YOLOv5."),
     (train, "diffuse", "learning:train_diffuse", "Learn to find and outline defects by diffusion."),
     (train, "instances", "learning:train_instances", "Learn to outline defects: Mask R-CNN."),
+    (train, "segment", "learning:train_segment", "Learn class maps from labelled images."),
     (compress, "prune", "compressing:prune", "Take the least channels out of a detector."),
     (compress, "distill", "compressing:distill", "Teach a pruned detector by the whole one."),
     (app, "export", "learning:export", "Write a run's best weights as one model file."),

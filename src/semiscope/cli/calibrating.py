@@ -8,10 +8,18 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from semiscope.cli.show import AsJson, image_bar, print_failed, print_json, stderr, stdout
+from semiscope.cli.show import (
+    AsJson,
+    image_bar,
+    print_failed,
+    print_json,
+    print_kept,
+    stderr,
+    stdout,
+)
 from semiscope.evaluate.intervals import Rate
-from semiscope.infer.model import ZOO, Model
-from semiscope.infer.rewrite import rewrite_meta
+from semiscope.infer.model import Model
+from semiscope.infer.rewrite import keep_in_file
 from semiscope.inspection import calibrate as calibrating
 from semiscope.inspection.escape_curve import UNITS, plot_curves
 
@@ -32,19 +40,12 @@ def calibrate(
     points = {k: (found.curves[k], o.escape, o.over_reject) for k, o in outcomes.items()}
     plot_curves(points, settings.max_escape, plot)
     model = Model.load(settings.model)
-    # a shipped model belongs to the installation, not to this data set
-    kept = model.path.parent != ZOO
-    if kept:
-        update = {"thresholds": found.thresholds(model.meta)}
-        rewrite_meta(model.path, model.meta.model_copy(update=update))
+    kept = keep_in_file(model, thresholds=found.thresholds(model.meta))
     if as_json:
         print_json({**found.to_dict(), "written": kept})
     else:
         _print(found)
-        where = (
-            f"written into {model.path}" if kept else f"not written: {settings.model} is shipped"
-        )
-        stdout.print(f"{where}; plot: {plot}", markup=False)
+        print_kept(model.path, kept, plot)
     for problem in found.problems:
         stderr.print(f"warning: {problem}", markup=False)
     missed = any(c.kept and c.outcome.escape.of for c in found.classes.values())

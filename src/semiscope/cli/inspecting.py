@@ -1,4 +1,4 @@
-"""Verbs that need a model file: inspect, evaluate, bench, info."""
+"""Verbs that need a model file: inspect, bench, info."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from semiscope.cli.show import (
     AsJson,
-    figure,
     image_bar,
     print_failed,
     print_figures,
     print_json,
     stdout,
 )
-from semiscope.evaluate.plots import plot_detections
 from semiscope.infer.model import Model
 from semiscope.inspection import bench as speed
 from semiscope.inspection import pipeline
-from semiscope.inspection.score import ScoreSettings, score
 
 
 def inspect(
@@ -40,42 +36,15 @@ def inspect(
     if as_json:
         print_json(summary.to_dict())
     else:
-        units = ", ".join(f"{count} {verdict}" for verdict, count in summary.verdicts.items())
         stdout.print(
             f"{summary.images} images, {summary.defects} defects ({summary.review} for review), "
-            f"{len(summary.failed)} files failed, {summary.images_per_second:.1f} images/s\n"
-            f"{f'units: {units}' + chr(10) if units else ''}report: {summary.report}",
+            f"{len(summary.failed)} files failed, {summary.images_per_second:.1f} images/s",
             markup=False,
         )
+        if summary.units:
+            stdout.print(f"units: {summary.units}", markup=False)
+        stdout.print(f"report: {summary.report}", markup=False)
     return summary.exit_status
-
-
-def evaluate(
-    *,
-    settings: Annotated[ScoreSettings, Parameter(name="*")],
-    plot: Annotated[Path | None, Parameter(help="Draw the curves into this PNG file.")] = None,
-    as_json: AsJson = False,
-) -> int:
-    """Hold a model against the truth: AP per class and size, precision, recall, confusion."""
-    with image_bar("evaluating") as progress:
-        report, failed = score(settings, progress)
-    print_failed(failed)
-    if plot is not None:
-        plot_detections(report, plot)
-    if as_json:
-        lost = [{"file": file, "reason": reason} for file, reason in failed]
-        print_json({**report.to_dict(), "failed": lost})
-        return 2 if failed else 0
-    table = Table("class", "instances", "AP", "AP50", "precision", "recall")
-    for name, row in report.per_class.items():
-        values = (row.ap, row.ap50, row.precision, row.recall)
-        table.add_row(name, str(row.instances), *map(figure, values))
-    table.add_section()
-    values = (report.map, report.map50, report.precision, report.recall)
-    table.add_row("mean", "", *map(figure, values))
-    stdout.print(table)
-    stdout.print("AP by size: " + ", ".join(f"{k} {figure(v)}" for k, v in report.by_size.items()))
-    return 2 if failed else 0
 
 
 def bench(

@@ -16,6 +16,7 @@ from semiscope.cli.show import (
     print_failed,
     print_figures,
     print_json,
+    print_kept,
     stdout,
     training_bar,
 )
@@ -24,18 +25,18 @@ from semiscope.compress.graph import StoredBits
 from semiscope.compress.promptable_graph import export_promptable
 from semiscope.config import Settings
 from semiscope.errors import SettingsError
-from semiscope.infer.model import ZOO, Model, ModelMeta
+from semiscope.infer.model import FileMeta, Model
 from semiscope.infer.promptable import PromptableMeta
-from semiscope.infer.rewrite import rewrite_meta
+from semiscope.infer.rewrite import keep_in_file
 from semiscope.inspection.dial import DialSettings, measure_dial, plot_dial
 from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.presets import PRESETS
 from semiscope.learn.promptable import is_base
-from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings
 from semiscope.learn.tasks.instances import InstancesSettings
+from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings
 
 SettingsFile = Annotated[
     Path | None, Parameter(help="TOML file with task, [learn] and [loop]; options override it.")
@@ -90,9 +91,22 @@ def train_instances(
     run_training("instances", learn, loop, out, resume, as_json)
 
 
+def train_segment(
+    *,
+    learn: Annotated[SegmentSettings, Parameter(name="*")],
+    loop: Annotated[MapLoopSettings, Parameter(name="*")] = MapLoopSettings(),  # noqa: B008
+    out: Out = Path("runs/segment"),
+    settings: SettingsFile = None,
+    resume: Resume = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train DeepLabV3+: a class for every pixel, from labelled images."""
+    run_training("segment", learn, loop, out, resume, as_json)
+
+
 def run_training(
     task: str,
-    learn: LearnSettings,
+    learn: Settings,
     loop: LoopSettings,
     out: Path,
     resume: Path | None,
@@ -125,7 +139,7 @@ def export(
     limits: Annotated[str, Parameter(help="What it is not fit for.")] = "",
 ) -> None:
     """Write a run's best weights as one model file, checked against torch."""
-    meta: ModelMeta | PromptableMeta
+    meta: FileMeta | PromptableMeta
     if is_base(str(run)):
         meta = export_promptable(
             str(run), out, adapter=adapter, weights=weights, licence=licence, limits=limits
@@ -152,11 +166,8 @@ def dial(
     print_failed(failed)
     plot_dial(points, knee, plot)
     model = Model.load(settings.model)
-    # a shipped model belongs to the installation, not to this data set
-    kept = model.path.parent != ZOO
-    if kept:
-        decoder = model.meta.decoder.at(boxes=knee.boxes, steps=knee.steps)  # type: ignore[union-attr]
-        rewrite_meta(model.path, model.meta.model_copy(update={"decoder": decoder, "dial": points}))
+    decoder = model.meta.decoder.at(boxes=knee.boxes, steps=knee.steps)  # type: ignore[union-attr]
+    kept = keep_in_file(model, decoder=decoder, dial=points)
     if as_json:
         print_json(
             {
@@ -172,8 +183,7 @@ def dial(
         mark = "  knee" if p == knee else ""
         table.add_row(str(p.boxes), str(p.steps), figure(p.map), f"{p.seconds * 1e3:.1f}{mark}")
     stdout.print(table)
-    where = f"written into {model.path}" if kept else f"not written: {settings.model} is shipped"
-    stdout.print(f"{where}; plot: {plot}", markup=False)
+    print_kept(model.path, kept, plot)
     return 2 if failed else 0
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -75,6 +76,12 @@ def print_failed(failed: Iterable[tuple[str, str]]) -> None:
     """A line for each file that could not be read."""
     for file, reason in failed:
         stderr.print(f"failed: {file}: {reason}", markup=False)
+
+
+def print_kept(model: Path, kept: bool, plot: Path) -> None:
+    """Whether a model file was changed, and where the plot is."""
+    where = f"written into {model}" if kept else f"not written: {model.stem} is shipped"
+    stdout.print(f"{where}; plot: {plot}", markup=False)
 
 
 def print_json(figures: Any) -> None:

@@ -7,11 +7,13 @@ not need.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from semiscope.errors import ModelError
-from semiscope.infer.model import METADATA_KEY, ModelMeta
+from semiscope.infer.model import METADATA_KEY, ZOO, Model, ModelMeta
 from semiscope.io.files import write_atomic
 
 _METADATA = 14  # ModelProto.metadata_props
@@ -41,6 +43,42 @@ def rewrite_meta(path: Path, meta: ModelMeta) -> None:
         raise ModelError(f"{path}: expected an ONNX model, found a damaged file") from None
     entry = _field(_KEY, key) + _field(_VALUE, meta.model_dump_json().encode())
     write_atomic(path, b"".join([*kept, _field(_METADATA, entry)]))
+
+
+def keep_in_file(model: Model, **update: Any) -> bool:
+    """Changes what a model file says of itself, unless the model is a shipped one.
+
+    A shipped model belongs to the installation, not to the data set that the change comes from.
+
+    Args:
+        model: As loaded from its file.
+        update: Fields of ``ModelMeta`` with their new values.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        ModelError: As ``rewrite_meta``.
+    """
+    if model.path.parent == ZOO:
+        return False
+    rewrite_meta(model.path, model.meta.model_copy(update=update))
+    return True
+
+
+def read_task(path: Path) -> str | None:
+    """What a model file is for, without loading the network; None where it is no such file."""
+    try:
+        data = path.read_bytes()
+        for number, _, body, end in _fields(data):
+            entry = data[body:end]
+            if number == _METADATA and _entry_key(entry) == METADATA_KEY.encode():
+                value = next(entry[b:e] for n, _, b, e in _fields(entry) if n == _VALUE)
+                task = json.loads(value).get("task")
+                return task if isinstance(task, str) else None
+    except (OSError, ValueError, IndexError, StopIteration, AttributeError):
+        pass  # whoever loads the file tells what is wrong with it
+    return None
 
 
 def _entry_key(entry: bytes) -> bytes:

@@ -30,14 +30,13 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from semiscope.config import Settings
-from semiscope.errors import DataError, ImageError, SettingsError
+from semiscope.errors import DataError, SettingsError
 from semiscope.evaluate.inspection import judge_units, verdicts
 from semiscope.evaluate.intervals import Rate, most_below, units_needed, upper_limit
 from semiscope.infer.model import ClassThreshold, Meta, Model
 from semiscope.infer.tiled import detect
 from semiscope.inspection.escape_curve import UNITS, Curve, class_curve, unit_curve
-from semiscope.inspection.score import WHOLE_CURVE, labelled
-from semiscope.io.image import read_image
+from semiscope.inspection.score import WHOLE_CURVE, labelled, read_each
 from semiscope.types import Annotations
 
 Floats = NDArray[np.float64]
@@ -207,18 +206,10 @@ def calibrate(
     truth: list[NDArray[np.bool_]] = []
     scores: list[Floats] = []
     failed: list[tuple[str, str]] = []
-    for done, sample in enumerate(samples, 1):
-        assert sample.annotations is not None
-        try:
-            pixels = read_image(sample.path).specimen
-        except ImageError as error:
-            failed.append((str(sample.path), error.problem))
-            continue
-        found = detect(model, pixels, WHOLE_CURVE)
-        truth.append(np.bincount(sample.annotations.class_id, minlength=len(meta.classes)) > 0)
+    for labels, image in read_each(samples, failed, progress):
+        found = detect(model, image.specimen, WHOLE_CURVE)
+        truth.append(np.bincount(labels.class_id, minlength=len(meta.classes)) > 0)
         scores.append(highest_scores(found, len(meta.classes)))
-        if progress is not None:
-            progress(done, len(samples))
     chosen = [meta.classes.index(name) for name in defects]
     shown = np.array(truth, bool).reshape(-1, len(meta.classes))[:, chosen]
     if not shown.any():

@@ -16,14 +16,12 @@ from statistics import median
 from pydantic import Field
 
 from semiscope.config import Settings
-from semiscope.errors import ImageError
 from semiscope.evaluate.detection import evaluate_detections
 from semiscope.evaluate.plots import write_figure
 from semiscope.infer.model import DialPoint, Model
 from semiscope.infer.sampling import Dial
 from semiscope.infer.tiled import OVERLAP, infer, prepare_inputs
-from semiscope.inspection.score import WHOLE_CURVE, compared, labelled
-from semiscope.io.image import read_image
+from semiscope.inspection.score import WHOLE_CURVE, compared, labelled, read_each
 from semiscope.types import Annotations
 
 
@@ -79,18 +77,13 @@ def measure_dial(
     failed: list[tuple[str, str]] = []
     found: list[list[Annotations]] = [[] for _ in choices]
     seconds: list[list[float]] = [[] for _ in choices]
-    for done, sample in enumerate(samples, 1):
-        assert sample.annotations is not None
-        try:
-            pixels = read_image(sample.path).specimen
-        except ImageError as error:
-            failed.append((str(sample.path), error.problem))
-            continue
+    for done, (labels, image) in enumerate(read_each(samples, failed, progress), 1):
+        pixels = image.specimen
         inputs = prepare_inputs(model, pixels, OVERLAP)
         if not truth:
             for each in dialled:
                 each.run(inputs.prepared[:1])
-        truth.append(sample.annotations)
+        truth.append(labels)
         sizes.append(pixels.shape[:2])
         for place in range(len(choices)):
             k = (place + done) % len(choices)
@@ -98,8 +91,6 @@ def measure_dial(
             parts = infer(dialled[k], inputs.prepared, inputs.sizes, 1, WHOLE_CURVE, nullcontext())
             found[k].append(inputs.joined(parts, *pixels.shape[:2]))
             seconds[k].append(time.perf_counter() - started)
-        if progress is not None:
-            progress(done, len(samples))
     shape = compared(model.meta, truth)
     points = tuple(
         DialPoint(

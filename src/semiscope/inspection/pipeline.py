@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from semiscope import __version__
-from semiscope.capture.methods import PackageSettings
+from semiscope.capture.methods import Method, PackageSettings
 from semiscope.errors import ImageError, SemiscopeError
 from semiscope.geometry import rasterise
 from semiscope.infer.ensemble import load
@@ -70,7 +70,7 @@ class InspectSettings(Dial):
         OVERLAP, ge=0, lt=1, description="Part of a tile that neighbours share in a large image"
     )
     gallery: int = Field(300, ge=0, le=1000, description="Most defects shown in the report")
-    capture: Literal["contour", "segment", "prompt"] | None = Field(
+    capture: Method | None = Field(
         None, description="Units: how the package is found; what is inspected is the upright crop"
     )
     package: PackageSettings = Field(

@@ -58,7 +58,6 @@ def write_report(
     in_nm = bool(len(scales)) and bool(np.isfinite(scales).all())
     main_folder = folders.most_common(1)[0][0]
     further = len(folders) - 1
-    units = ", ".join(f"{count} {verdict}" for verdict, count in summary.verdicts.items())
     report = Report(
         title="Defect report",
         facts={
@@ -66,7 +65,7 @@ def write_report(
             "Data": main_folder
             + (f" and {further} more folder{'s'[: further - 1]}" if further else ""),
             "Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-            **({"Units": units} if units else {}),
+            **({"Units": summary.units} if summary.units else {}),
             "Time": f"{summary.seconds:.1f} s, {summary.images_per_second:.1f} images/s",
         },
         classes=classes,

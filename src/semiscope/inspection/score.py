@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from semiscope.infer.model import Meta
 from semiscope.infer.sampling import Dial
 from semiscope.infer.tiled import detect
 from semiscope.io.image import read_image
-from semiscope.types import Annotations, Sample
+from semiscope.types import Annotations, Image, Sample
 
 WHOLE_CURVE = 0.001
 
@@ -29,7 +29,9 @@ class ScoreSettings(Dial):
     model: str = Field(
         description="A model's name in the zoo, or an .onnx file; several joined by + are fused"
     )
-    data: Path = Field(description="Data set with boxes: COCO, YOLO or VOC")
+    data: tuple[Path, ...] = Field(
+        min_length=1, description="Data sets with boxes: COCO, YOLO or VOC"
+    )
     split: str = Field(
         "", description="Which part: train, val or test; by default test, else val, else all"
     )
@@ -59,23 +61,16 @@ def score(
         ModelError: The model cannot be used, or does not know a class of the data set.
     """
     model = load(settings.model, settings.threads).dialled(settings)
-    samples = labelled(model.meta, settings.data, settings.split or ("test", "val"))
+    split = settings.split or ("test", "val")
+    samples = [s for data in settings.data for s in labelled(model.meta, data, split)]
     truth: list[Annotations] = []
     found: list[Annotations] = []
     sizes: list[tuple[int, int]] = []
     failed: list[tuple[str, str]] = []
-    for done, sample in enumerate(samples, 1):
-        assert sample.annotations is not None
-        try:
-            image = read_image(sample.path)
-        except ImageError as error:
-            failed.append((str(sample.path), error.problem))
-            continue
-        truth.append(sample.annotations)
+    for labels, image in read_each(samples, failed, progress):
+        truth.append(labels)
         sizes.append((image.height, image.width))
         found.append(detect(model, image.specimen, settings.min_score))
-        if progress is not None:
-            progress(done, len(samples))
     report = evaluate_detections(
         truth,
         found,
@@ -121,6 +116,30 @@ def labelled(meta: Meta, data: Path, split: str | Sequence[str]) -> list[Sample]
             f"{data}: expected images with boxes{f' in {wanted}' if wanted else ''}, found none"
         )
     return samples
+
+
+def read_each(
+    samples: Sequence[Sample],
+    failed: list[tuple[str, str]],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[Annotations, Image]]:
+    """The truth and the image of each labelled sample, in turn.
+
+    Args:
+        samples: From ``labelled``.
+        failed: Gets file and reason of those that cannot be read.
+        progress: Called after each with how many are done and how many there are.
+    """
+    for done, sample in enumerate(samples, 1):
+        try:
+            image = read_image(sample.path)
+        except ImageError as error:
+            failed.append((str(sample.path), error.problem))
+        else:
+            assert sample.annotations is not None
+            yield sample.annotations, image
+        if progress is not None:
+            progress(done, len(samples))
 
 
 def compared(meta: Meta, truth: Sequence[Annotations]) -> ShapeKind:

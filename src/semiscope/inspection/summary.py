@@ -49,6 +49,11 @@ class InspectionSummary:
         return sum(review for _, review in self.counts.values())
 
     @property
+    def units(self) -> str:
+        """How many units pass, fail and are for review, in words; empty for other images."""
+        return ", ".join(f"{count} {verdict}" for verdict, count in self.verdicts.items())
+
+    @property
     def results(self) -> Path:
         """The COCO file."""
         return self.out / RESULTS

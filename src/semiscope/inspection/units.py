@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from semiscope.capture.methods import METHODS, PackageSettings
+from semiscope.capture.methods import METHODS, Method, PackageSettings
 from semiscope.capture.package import Capture, capture
 from semiscope.capture.upright import transform_annotations
 from semiscope.errors import ModelError
@@ -44,7 +44,7 @@ class Units:
 
     def __init__(
         self,
-        method: str,
+        method: Method,
         settings: PackageSettings,
         tolerance: float,
         classes: Sequence[str],

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from semiscope.config import Settings
 from semiscope.learn.losses.boxes import ciou
-from semiscope.learn.losses.yolo import BALANCE, YoloLossSettings, decode
+from semiscope.learn.losses.yolo import BALANCE, YoloLossSettings, by_anchor, decode, total
 
 
 class DistillLossSettings(Settings):
@@ -49,10 +49,9 @@ def distill_loss(
     area = student[0].shape[2] * student[0].shape[3] * strides[0] ** 2
     objectness = student[0].new_zeros(())
     sureness, far, unlike = [], [], []
-    for own, taught, boxes, stride, balance in zip(
-        student, teacher, anchors, strides, BALANCE, strict=True
-    ):
-        ours, theirs = _cells(own, len(boxes)), _cells(taught, len(boxes))
+    maps = by_anchor(student, anchors.shape[1]), by_anchor(teacher, anchors.shape[1])
+    for own, taught, boxes, stride, balance in zip(*maps, anchors, strides, BALANCE, strict=True):
+        ours, theirs = own.float(), taught.float()
         objectness = objectness + balance * _divergence(ours, theirs, settings, 4, 5).mean()
         batch, count, height, width = ours.shape[:4]
         anchor, row, column = torch.meshgrid(
@@ -70,20 +69,15 @@ def distill_loss(
             unlike.append(_divergence(ours, theirs, settings, 5, None).mean(1))
     sure = torch.cat(sureness)
     sure = sure / sure.sum().clamp(min=1e-6)
-    classes = student[0].shape[1] // anchors.shape[1] - 5
+    classes = maps[0][0].shape[-1] - 5
     parts = {
         "taught_box": gains.box_gain * (sure * torch.cat(far)).sum(),
         "taught_objectness": gains.objectness_gain * area / 640**2 * objectness,
     }
     if unlike:
         parts["taught_class"] = gains.class_gain * classes / 80 * (sure * torch.cat(unlike)).sum()
-    loss = settings.weight * torch.stack(list(parts.values())).sum() * student[0].shape[0]
-    return loss, {k: v.detach() for k, v in parts.items()}
-
-
-def _cells(raw: Tensor, anchors: int) -> Tensor:
-    """(B, A * (5 + K), H, W) -> (B, A, H, W, 5 + K) in single precision."""
-    return raw.float().view(raw.shape[0], anchors, -1, *raw.shape[2:]).permute(0, 1, 3, 4, 2)
+    loss, parts = total(parts, len(student[0]))
+    return settings.weight * loss, parts
 
 
 def _divergence(

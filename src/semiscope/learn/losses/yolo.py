@@ -6,6 +6,7 @@ Wasserstein distance is Wong 2023, figure 3.21.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -200,7 +201,7 @@ def yolo_loss(
     return total(parts, len(outputs[0]))
 
 
-def by_anchor(outputs: list[Tensor], anchors: int) -> list[Tensor]:
+def by_anchor(outputs: Sequence[Tensor], anchors: int) -> list[Tensor]:
     """For each level (B, A * (5 + K), H, W) as (B, A, H, W, 5 + K)."""
     return [o.view(o.shape[0], anchors, -1, *o.shape[2:]).permute(0, 1, 3, 4, 2) for o in outputs]
 
