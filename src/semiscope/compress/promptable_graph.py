@@ -5,9 +5,10 @@ See docs/decisions/0007.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -20,10 +21,13 @@ from semiscope.compress.fuse import fuse
 from semiscope.compress.graph import StoredBits, round_weights, store_weights, to_onnx
 from semiscope.compress.metadata import put_meta
 from semiscope.compress.profile import profile
+from semiscope.config import read_toml
 from semiscope.errors import ModelError
 from semiscope.infer.promptable import PromptableMeta
 from semiscope.io.files import write_atomic
+from semiscope.learn import checkpoint
 from semiscope.learn.promptable import MEAN, STD, load_adapter, load_base
+from semiscope.learn.tasks.common import best_weights
 from semiscope.nets.lora import merge_lora
 from semiscope.nets.promptable import PromptableNetwork
 
@@ -176,6 +180,51 @@ def export_promptable(
     )
 
 
+def export_run(
+    run: Path,
+    out: Path,
+    *,
+    weights: StoredBits = 32,
+    licence: str = "unstated",
+    limits: str = "",
+) -> PromptableMeta:
+    """Merges what a run of ``train prompt`` has learnt into its base and writes the model's file.
+
+    Args:
+        run: The run folder; the base must be where it was.
+        out: The .onnx file; its stem becomes the model's name.
+        weights: Bits in which weights are stored; the arithmetic stays in 32 bits.
+        licence: Under which the model may be used.
+        limits: What it is not fit for.
+
+    Returns:
+        What was written into the file.
+
+    Raises:
+        ModelError: ONNX Runtime's answer differs from torch's.
+        SettingsError: The run has no evaluated weights, or its base cannot be read.
+    """
+    best_weights(run)
+    _, state = checkpoint.load(run / "best")
+    spec = state["spec"]
+    network = load_base(spec["base"])
+    network.resize(spec["side"])
+    load_adapter(run / "best" / "model.safetensors", network)
+    merge_lora(network)
+    figures = {f"val_{k}": round(v, 4) for k, v in state["metrics"].items() if k != "fitness"}
+    return write_promptable(
+        network,
+        out,
+        f"{spec['base'].partition(':')[0]}, LoRA of rank {spec['rank']} merged",
+        data=spec["data"],
+        weights=weights,
+        licence=licence,
+        limits=limits,
+        settings=read_toml(run / "settings.toml"),
+        metrics=figures,
+    )
+
+
 def write_promptable(
     network: PromptableNetwork,
     out: Path,
@@ -185,6 +234,8 @@ def write_promptable(
     weights: StoredBits,
     licence: str,
     limits: str,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    metrics: Mapping[str, float] = MappingProxyType({}),
 ) -> PromptableMeta:
     """Writes a network as a promptable model's file; see ``export_promptable``.
 
@@ -196,6 +247,8 @@ def write_promptable(
         weights: Bits in which weights are stored.
         licence: Under which the model may be used.
         limits: What it is not fit for.
+        settings: How it was adapted.
+        metrics: Measured on held-out data.
 
     Raises:
         ModelError: ONNX Runtime's answer differs from torch's.
@@ -211,6 +264,8 @@ def write_promptable(
         parameters=sum(p.numel() for p in deployed.parameters()),
         gflops=round(_gflops(network), 3),
         data=data,
+        settings=dict(settings),
+        metrics=dict(metrics),
         licence=licence,
         limits=limits,
     )

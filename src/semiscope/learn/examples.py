@@ -21,7 +21,7 @@ from semiscope.geometry import rasterise
 from semiscope.infer.decode import scale_range, to_tensor, with_channels
 from semiscope.infer.model import InputSpec
 from semiscope.io.image import read_image
-from semiscope.types import Annotations, Dataset, Sample
+from semiscope.types import Annotations, Dataset, Pixels, Sample
 
 _CACHE_BYTES = 2 << 30
 
@@ -112,7 +112,7 @@ class DetectExamples:
             return self._cache[index]
         sample = self._samples[index]
         pixels = with_channels(read_image(sample.path).pixels, self._spec.channels)
-        low_high = scale_range(pixels, self._spec.scaling)
+        low_high = self._range(pixels)
         annotations = sample.annotations or Annotations.empty()
         entry = scaled(Example(pixels, annotations), self._factor(pixels.shape[:2])), low_high
         size = entry[0].pixels.nbytes
@@ -120,6 +120,10 @@ class DetectExamples:
             self._cache[index] = entry
             self._cached_bytes += size
         return entry
+
+    def _range(self, pixels: Pixels) -> tuple[float, float]:
+        """The grey values of an image that become 0 and 1."""
+        return scale_range(pixels, self._spec.scaling)
 
     @staticmethod
     def _as(example: Example, like: Example) -> Example:

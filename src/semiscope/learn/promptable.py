@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from semiscope.errors import SettingsError
+from semiscope.infer.promptable import Prompter
 from semiscope.io.files import write_atomic
 from semiscope.nets.lora import load_lora, lora_tensors
 from semiscope.nets.mobile_sam import MobileSAM
@@ -117,6 +120,31 @@ def load_adapter(path: Path, network: PromptableNetwork) -> dict[str, Any]:
             f"{path}: expected an adapter for this base, found: {_first_line(error)}"
         ) from None
     return facts  # type: ignore[no-any-return]
+
+
+class TorchPrompter(Prompter):
+    """A network as it is now, asked as the exported model will be.
+
+    Args:
+        network: In evaluation mode; it must not change while this is used, as embeddings are
+            remembered.
+    """
+
+    def __init__(self, network: PromptableNetwork) -> None:
+        super().__init__(network.side, MEAN, STD)
+        self._network = network
+
+    def _run(
+        self, outputs: tuple[str, ...], given: dict[str, NDArray[Any]]
+    ) -> list[NDArray[np.float32]]:
+        device = next(self._network.parameters()).device
+        tensors = {name: torch.from_numpy(value).to(device) for name, value in given.items()}
+        with torch.no_grad():
+            if "images" in tensors:
+                found: tuple[torch.Tensor, ...] = (self._network.encode(tensors["images"]),)
+            else:
+                found = self._network.decode(**tensors)
+        return [value.float().cpu().numpy() for value in found]
 
 
 def _first_line(error: Exception) -> str:
