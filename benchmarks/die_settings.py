@@ -2,15 +2,15 @@
 
     semiscope simulate ic-package --count 3000 --seed 11 --out runs/data/ic-units
     semiscope capture runs/data/ic-units --method label --out runs/data/ic-upright
-    python benchmarks/die_settings.py train [SETTING ...] [--epochs 2] [--height 320] [--width 192]
+    python benchmarks/die_settings.py train [SETTING ...] [--first-epochs 4] [--epochs 2]
     python benchmarks/die_settings.py table
 
 The units are 2,430 to train on, 270 held out and 300 for the test. ``train`` trains the settings
-named, or all, each for the same number of epochs: first on parts of the input, where the whole
-network of a neck and the pruned ones of the same neck are one; then on the whole input. What is
-pruned is pruned in between; by slimming after half of the epochs on the whole input, with sparsity.
-A training that was killed goes on when the command is given again. ``table`` holds those that are
-finished against the test units.
+named, or all, each for the same number of epochs: first on small parts of the input, where the
+whole network of a neck and the pruned ones of the same neck are one; then on larger parts, which
+hold a whole die. What is pruned is pruned in between; by slimming after half of the second part,
+with sparsity. A training that was killed goes on when the command is given again. ``table`` holds
+those that are finished against the test units.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ LAMP = ("die-setting-4", "die-setting-7")
 PAPER_SIDE = 640  # the table's operations are for it
 SPEED_UP = 1.5
 FPS_BATCH = 16
-VIEW = 160
+HEIGHT, WIDTH = 512, 320  # of the input: crops are hardly larger
+SMALL_VIEW, VIEW = 160, 224
 
 
 def main() -> None:
@@ -81,10 +82,8 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     training = verbs.add_parser("train")
     training.add_argument("settings", nargs="*", metavar="SETTING", help=", ".join(PAPER))
-    training.add_argument("--epochs", type=int, default=2, help="on the whole input; even")
-    training.add_argument("--view-epochs", type=int, default=3, help="before, on parts of it")
-    training.add_argument("--height", type=int, default=320)
-    training.add_argument("--width", type=int, default=192)
+    training.add_argument("--first-epochs", type=int, default=4, help="on small parts")
+    training.add_argument("--epochs", type=int, default=2, help="on larger parts; even")
     verbs.add_parser("table")
     given = parser.parse_args()
     if given.verb == "table":
@@ -100,7 +99,7 @@ def train_setting(name: str, given: argparse.Namespace) -> None:
     """Trains one row, from what it shares with others to its last weights."""
     first = FIRST.get(name, name)
     parts: Path = given.out / f"{first}-parts"
-    train_run(first, parts, given, given.view_epochs, view=VIEW)
+    train_run(first, parts, given, given.first_epochs, view=SMALL_VIEW)
     run: Path = given.out / name
     if name not in FIRST:
         train_run(name, run, given, given.epochs, init=parts)
@@ -131,8 +130,9 @@ def train_run(name: str, run: Path, given: argparse.Namespace, epochs: int, **le
         values = {
             **preset["learn"],
             "data": given.data,
-            "height": given.height,
-            "width": given.width,
+            "height": HEIGHT,
+            "width": WIDTH,
+            "view": VIEW,
             "optimiser": "adamw",
             "learning_rate": 0.002,
             "momentum": 0.9,
@@ -151,6 +151,8 @@ def train_run(name: str, run: Path, given: argparse.Namespace, epochs: int, **le
         loop = LoopSettings(
             epochs=epochs,
             batch=8,
+            balanced=True,
+            evaluate_every=epochs,
             warmup_epochs=0.2,
             ema_decay=0.998,
             ema_ramp=200.0,
@@ -177,7 +179,7 @@ def table(data: Path, out: Path) -> None:
         file = run.with_suffix(".onnx")
         export(run, file, limits="a row of a benchmark")
         with image_bar("testing") as bar:
-            report, _ = score(ScoreSettings(model=str(file), data=data, split="test"), bar)
+            report, _ = score(ScoreSettings(model=str(file), data=(data,), split="test"), bar)
         found = (report.precision, report.recall, report.map50, report.map)
         cells = " | ".join("-" if v is None else f"{100 * v:.1f}" for v in found)
         print(f"| {run.name} | {cells} | {size.deployed:,} | {size.gflops:.1f} | {rate:.2f} |")

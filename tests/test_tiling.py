@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semiscope.geometry import box_iou, crop, dense, rasterise
-from semiscope.tiling import Tile, merge, tiles
+from semiscope.tiling import Tile, blend, merge, tiles
 from semiscope.types import Annotations, Mask, Polygons
 
 TILE = (256, 256)
@@ -254,3 +254,24 @@ def test_pieces_whose_masks_are_empty_are_one_object_without_pixels():
     merged = merge(pieces, 40, 110, 0.5)
     assert merged.xyxy.tolist() == [[30, 10, 80, 30]]
     assert merged.shapes[0].area == 0
+
+
+def test_blended_tiles_give_back_the_map_they_were_cut_from():
+    whole = np.random.default_rng(0).random((3, 70, 90)).astype(np.float32)
+    cut = tiles(70, 90, (32, 40), (8, 8))
+    bands = list(blend(((t, whole[:, t.y : t.y + 32, t.x : t.x + 40]) for t in cut), 70, 90))
+    assert len(bands) > 1
+    np.testing.assert_allclose(np.concatenate(bands, 1), whole, rtol=1e-5)
+
+
+def test_a_tile_fades_into_the_next_without_a_seam():
+    cut = tiles(16, 48, (16, 32), (0, 16))
+    assert [t.x for t in cut] == [0, 16]
+    (blended,) = blend(
+        ((t, np.full((1, 16, 32), float(i), np.float32)) for i, t in enumerate(cut)), 16, 48
+    )
+    row = blended[0, 5]
+    assert (row[:16] == 0).all() and (row[32:] == 1).all()
+    assert (np.diff(row[15:33]) > 0).all() and np.diff(row).max() < 0.1
+    # by hand: at x = 20 the first tile has 11.5 px left to its side, the second 4.5
+    assert row[20] == pytest.approx(4.5 / 16)

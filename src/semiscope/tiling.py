@@ -8,7 +8,7 @@ sees it whole, and one larger than the overlap that every tile sees a part of.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,6 +64,46 @@ def tiles(height: int, width: int, tile: tuple[int, int], overlap: tuple[int, in
     )
     h, w = min(height, tile[0]), min(width, tile[1])
     return [Tile(x, y, w, h) for y in rows for x in columns]
+
+
+def blend(
+    parts: Iterable[tuple[Tile, NDArray[np.float32]]], height: int, width: int
+) -> Iterator[NDArray[np.float32]]:
+    """Maps of overlapping tiles as one map: each place the mean of its tiles, weighted.
+
+    A tile weighs most in its middle and falls off linearly to its sides, so that no seam shows and
+    what a tile sees with little around it counts little. Only the rows that tiles still to come may
+    touch are held in memory.
+
+    Args:
+        parts: The tiles in the order of ``tiles``, each with its (K, tile height, tile width) map.
+        height: Of the image, px.
+        width: Of the image, px.
+
+    Yields:
+        (K, rows, width) bands that follow each other from the top and together are the image.
+    """
+    top = 0
+    total = weight = np.zeros((0, 0, 0), np.float32)
+    for tile, values in parts:
+        if not total.size:
+            total = np.zeros((len(values), tile.height, width), np.float32)
+            weight = np.zeros((1, tile.height, width), np.float32)
+        done = tile.y - top
+        if done:
+            yield total[:, :done] / weight[:, :done]
+            for band in (total, weight):
+                band[:, :-done] = band[:, done:]
+                band[:, -done:] = 0
+            top = tile.y
+        rows, columns = (
+            np.minimum(np.arange(n), np.arange(n)[::-1]).astype(np.float32) + np.float32(0.5)
+            for n in (tile.height, tile.width)
+        )
+        own = rows[:, None] * columns
+        total[:, :, tile.x : tile.x + tile.width] += own * values
+        weight[:, :, tile.x : tile.x + tile.width] += own
+    yield total[:, : height - top] / weight[:, : height - top]
 
 
 def merge(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from semiscope.compress.profile import profile
 from semiscope.config import read_toml
 from semiscope.errors import ModelError, SettingsError
 from semiscope.infer.decoders import Decoder
-from semiscope.infer.model import ClassThreshold, InputSpec, ModelMeta
+from semiscope.infer.model import ClassThreshold, FileMeta, InputSpec, ModelMeta
 from semiscope.infer.sampling import Dial
+from semiscope.infer.segmenter import TASK as CLASS_MAP
+from semiscope.infer.segmenter import SegmenterMeta
 from semiscope.io.files import write_atomic
 from semiscope.learn import checkpoint
+from semiscope.nets.deeplab import DeepLabV3Plus
 from semiscope.nets.diffusion_inst import Denoiser, DiffusionInst
 from semiscope.nets.mask_rcnn import Detections, with_backbone
 from semiscope.nets.yolov5 import YOLOV5
@@ -48,6 +52,17 @@ def _graph(*outputs: str) -> Callable[[nn.Module, Tensor], onnx.ModelProto]:
 
 def _same(network: nn.Module) -> nn.Module:
     return network
+
+
+class _Listed(nn.Module):
+    """A network with one output, which it gives as the only one of a list."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.network(images),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,7 @@ DEPLOYMENTS = {
     "diffusion-inst": Deployment(DiffusionInst, Denoiser, diffusion_graph, steep=True),
     "mask-rcnn": _INSTANCES,
     "pointrend": _INSTANCES,
+    "deeplabv3plus": Deployment(DeepLabV3Plus, _Listed, _graph("logits")),
 }
 
 
@@ -110,7 +126,7 @@ def export(
     weights: StoredBits = 32,
     licence: str = "unstated",
     limits: str = "",
-) -> ModelMeta:
+) -> FileMeta:
     """Writes a run's best weights as a model file and checks it against torch.
 
     Args:
@@ -132,29 +148,36 @@ def export(
     given = InputSpec.model_validate(spec["input"])
     deployed = fuse(network, implicit=True)
     round_weights(deployed, weights)
-    decoder: Decoder = TypeAdapter(Decoder).validate_python(spec["decoder"])
     images = np.zeros((2, given.channels, given.height, given.width), np.float32)
-    further = decoder.inputs(Dial())
+    common: dict[str, Any] = {
+        "name": out.stem,
+        "network": spec["network"],
+        "classes": tuple(spec["classes"]),
+        "input": given,
+        "field_height": spec["field"][0],
+        "field_width": spec["field"][1],
+        "parameters": sum(p.numel() for p in deployed.parameters()),
+        "data": spec["data"],
+        "settings": read_toml(run / "settings.toml"),
+        "metrics": {f"val_{k}": round(v, 4) for k, v in figures.items() if k != "fitness"},
+        "licence": licence,
+        "limits": limits,
+    }
+    further: dict[str, NDArray[np.float32]] = {}
+    make: Callable[..., FileMeta]
+    if spec["task"] == CLASS_MAP:
+        iou = {k: round(v, 4) for k, v in spec["class_iou"].items()}
+        make = partial(SegmenterMeta, defects=tuple(spec["defects"]), class_iou=iou)
+    else:
+        decoder: Decoder = TypeAdapter(Decoder).validate_python(spec["decoder"])
+        further = decoder.inputs(Dial())
+        thresholds = {k: ClassThreshold.model_validate(v) for k, v in spec["thresholds"].items()}
+        ap = {k: round(v, 4) for k, v in spec["class_ap"].items()}
+        make = partial(
+            ModelMeta, task=spec["task"], decoder=decoder, thresholds=thresholds, class_ap=ap
+        )
     size = profile(network, [torch.from_numpy(v) for v in (images[:1], *further.values())])
-    meta = ModelMeta(
-        name=out.stem,
-        task=spec["task"],
-        network=spec["network"],
-        classes=tuple(spec["classes"]),
-        input=given,
-        field_height=spec["field"][0],
-        field_width=spec["field"][1],
-        decoder=decoder,
-        thresholds={k: ClassThreshold.model_validate(v) for k, v in spec["thresholds"].items()},
-        parameters=sum(p.numel() for p in deployed.parameters()),
-        gflops=round(size.gflops, 3),
-        data=spec["data"],
-        settings=read_toml(run / "settings.toml"),
-        metrics={f"val_{k}": round(v, 4) for k, v in figures.items() if k != "fitness"},
-        class_ap={k: round(v, 4) for k, v in spec["class_ap"].items()},
-        licence=licence,
-        limits=limits,
-    )
+    meta = make(**common, gflops=round(size.gflops, 3))
     model = DEPLOYMENTS[spec["net"]].graph(deployed, torch.from_numpy(images))
     if weights != 32:
         store_weights(model, weights)

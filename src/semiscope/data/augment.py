@@ -30,8 +30,8 @@ class Example:
     annotations: Annotations
 
 
-class AugmentSettings(Settings):
-    """How views differ from the file; 0 or false switches a change off."""
+class ViewSettings(Settings):
+    """How a view differs from the file; 0 or false switches a change off."""
 
     flip_horizontal: float = Field(0.5, ge=0, le=1, description="Share mirrored left to right")
     flip_vertical: float = Field(0.0, ge=0, le=1, description="Share mirrored top to bottom")
@@ -39,15 +39,20 @@ class AugmentSettings(Settings):
     rotation_deg: float = Field(0.0, ge=0, le=180, description="Largest rotation either way")
     scale: float = Field(0.5, ge=0, lt=1, description="Zoom between 1 - scale and 1 + scale")
     translate: float = Field(0.1, ge=0, le=0.5, description="Largest shift, share of the side")
-    mosaic: float = Field(0.0, ge=0, le=1, description="Share of views joined from four images")
-    paste: float = Field(
-        0.05, ge=0, le=1, description="Share of views that get another image's instances"
-    )
     brightness: float = Field(0.1, ge=0, le=1, description="Largest shift of the grey range")
     contrast: float = Field(0.2, ge=0, lt=1, description="Largest relative change of contrast")
     colour_cast: float = Field(0.0, ge=0, lt=1, description="Largest gain of one colour")
     shot_noise: float = Field(
         0.0, ge=0, le=1, description="Largest standard deviation of shot noise at white"
+    )
+
+
+class AugmentSettings(ViewSettings):
+    """How views of images with instances differ, parts of other images included."""
+
+    mosaic: float = Field(0.0, ge=0, le=1, description="Share of views joined from four images")
+    paste: float = Field(
+        0.05, ge=0, le=1, description="Share of views that get another image's instances"
     )
 
 
@@ -137,7 +142,7 @@ def random_affine(
     size: tuple[int, int],
     height: int,
     width: int,
-    settings: AugmentSettings,
+    settings: ViewSettings,
     rng: np.random.Generator,
     focus: tuple[float, float] | None = None,
 ) -> NDArray[np.float64]:
@@ -254,7 +259,7 @@ def paste(target: Example, source: Example) -> Example:
 
 
 def photometric(
-    values: NDArray[np.float32], settings: AugmentSettings, rng: np.random.Generator
+    values: NDArray[np.float32], settings: ViewSettings, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Random brightness, contrast, colour cast and shot noise.
 

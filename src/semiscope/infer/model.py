@@ -96,11 +96,13 @@ class Meta(Settings):
     """What every predictor says of itself, be it one model or several together."""
 
     name: str = Field(description="Name in the zoo, or the run's")
-    task: Literal["detect", "segment"] = Field(description="Boxes, or boxes with masks")
+    task: Literal["detect", "segment", "class-map"] = Field(
+        description="Boxes, boxes with masks, or a class for every pixel"
+    )
     classes: tuple[str, ...] = Field(min_length=1, description="Names by class index")
     field_height: int = Field(gt=0, description="Rows of an image that fits the input")
     field_width: int = Field(gt=0, description="Columns of such an image")
-    thresholds: dict[str, ClassThreshold] = Field(description="By class name")
+    thresholds: dict[str, ClassThreshold] = Field(default={}, description="By class name")
 
     def report_from(self, min_score: float | None) -> NDArray[np.float32]:
         """(K,) the score below which a detection of each class is left out.
@@ -114,22 +116,27 @@ class Meta(Settings):
         return np.array(report, np.float32)
 
 
-class ModelMeta(Meta):
-    """What a model file says of itself."""
+class FileMeta(Meta):
+    """What every file of a trained network says of itself."""
 
     version: Literal[1] = 1
     network: str = Field(description="Its architecture")
     input: InputSpec
-    decoder: Decoder
     parameters: int = Field(description="Weights of the network as it is deployed")
     gflops: float = Field(description="Billions of operations for one input")
     data: str = Field(description="What it was trained on")
     settings: dict[str, Any] = Field(default={}, description="How it was trained")
     metrics: dict[str, float] = Field(default={}, description="Measured on held-out data")
-    class_ap: dict[str, float] = Field(default={}, description="AP by class on held-out data")
-    dial: tuple[DialPoint, ...] = Field(default=(), description="Accuracy and time by boxes, steps")
     licence: str = Field(description="Under which it may be used")
     limits: str = Field("", description="What it is not fit for")
+
+
+class ModelMeta(FileMeta):
+    """What the file of a detector says of itself."""
+
+    decoder: Decoder
+    class_ap: dict[str, float] = Field(default={}, description="AP by class on held-out data")
+    dial: tuple[DialPoint, ...] = Field(default=(), description="Accuracy and time by boxes, steps")
 
 
 class Model:

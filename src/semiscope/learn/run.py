@@ -14,11 +14,12 @@ from semiscope.config import Settings, read_toml
 from semiscope.errors import SettingsError
 from semiscope.io.files import write_atomic
 from semiscope.learn.loop import LoopSettings, Progress, Task, train
-from semiscope.learn.tasks.common import LearnSettings
 from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings, DiffuseTask
 from semiscope.learn.tasks.distill import DistillSettings, DistillTask
 from semiscope.learn.tasks.instances import InstancesSettings, InstancesTask
+from semiscope.learn.tasks.prompt import PromptLoopSettings, PromptTask, PromptTaskSettings
+from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings, SegmentTask
 from semiscope.learn.tasks.yolov5 import detect_task
 
 SETTINGS_FILE = "settings.toml"
@@ -33,7 +34,7 @@ class Way(NamedTuple):
         task: Made from the first and a seed.
     """
 
-    settings: type[LearnSettings]
+    settings: type[Settings]
     loop: type[LoopSettings]
     task: Callable[[Any, int], Task]
 
@@ -43,6 +44,8 @@ TASKS = {
     "diffuse": Way(DiffuseSettings, DiffuseLoopSettings, DiffuseTask),
     "distill": Way(DistillSettings, LoopSettings, DistillTask),
     "instances": Way(InstancesSettings, LoopSettings, InstancesTask),
+    "prompt": Way(PromptTaskSettings, PromptLoopSettings, PromptTask),
+    "segment": Way(SegmentSettings, MapLoopSettings, SegmentTask),
 }
 
 
@@ -62,6 +65,12 @@ def read_settings(path: Path) -> tuple[str, Settings, LoopSettings]:
     way = TASKS[name]
     learn = way.settings.from_dict(values.get("learn", {}), path)
     return name, learn, way.loop.from_dict(values.get("loop", {}), path)
+
+
+def task_of(run: Path) -> str | None:
+    """The name of the task that a folder is a run of; None when it holds no run."""
+    path = run / SETTINGS_FILE
+    return read_settings(path)[0] if path.is_file() else None
 
 
 def start(

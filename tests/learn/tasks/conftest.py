@@ -32,3 +32,34 @@ def outlined() -> Callable[[Path], Path]:
         return root
 
     return write
+
+
+def layers(rng: np.random.Generator, size: tuple[int, int] = (64, 80)):
+    """A dark matrix, a bright layer across it, and in the layer a black crack: pixels, classes."""
+    classes = np.zeros(size, np.uint8)
+    top = int(rng.integers(12, size[0] - 36))
+    classes[top : top + 20] = 1
+    left = int(rng.integers(8, size[1] - 16))
+    classes[top + 4 : top + 16, left : left + 4] = 2
+    grey = np.array([70, 190, 10])[classes] + rng.normal(0, 8, size)
+    return grey.clip(0, 255).round().astype(np.uint8), classes
+
+
+@pytest.fixture(scope="session")
+def layered() -> Callable[[Path], Path]:
+    """Writes a data set of such images with class maps, 255 at a corner."""
+
+    def write(root: Path, train: int = 4, val: int = 2, unlabelled: int = 0) -> Path:
+        rng = np.random.default_rng(0)
+        for split, n in (("train", train), ("val", val), ("unlabelled", unlabelled)):
+            for i in range(n):
+                pixels, classes = layers(rng)
+                classes[:3, :3] = 255
+                for folder, values in (("images", pixels), ("masks", classes)):
+                    if (split, folder) != ("unlabelled", "masks"):
+                        (root / split / folder).mkdir(parents=True, exist_ok=True)
+                        cv2.imwrite(str(root / split / folder / f"{i}.png"), values)
+        (root / "classes.txt").write_text("matrix\nlayer\ncrack\n")
+        return root
+
+    return write

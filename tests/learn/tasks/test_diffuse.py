@@ -228,7 +228,7 @@ def test_the_dial_is_measured_and_its_knee_written_into_the_file(exported, tmp_p
 def test_masks_are_compared_and_the_dial_is_an_option_of_evaluation(exported):
     folder, _, _ = exported
     settings = ScoreSettings(
-        model=str(folder / "model.onnx"), data=folder / "data", boxes=7, steps=2, seed=3
+        model=str(folder / "model.onnx"), data=(folder / "data",), boxes=7, steps=2, seed=3
     )
     report, failed = score(settings)
     assert not failed and report.images == 4

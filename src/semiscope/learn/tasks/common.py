@@ -32,10 +32,9 @@ _STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
 E = TypeVar("E", bound=DetectExamples)
 
 
-class LearnSettings(Settings):
-    """What is learned from and how it is seen."""
+class InputSettings(Settings):
+    """How images are seen and weights move, whatever is learned."""
 
-    data: Path = Field(description="Data set with boxes: COCO, YOLO or VOC")
     validation: float = Field(
         0.1, gt=0, lt=1, description="Share of train held out when the set has no val folder"
     )
@@ -49,13 +48,6 @@ class LearnSettings(Settings):
     )
     height: int = Field(640, ge=32, multiple_of=32, description="Rows of the network's input")
     width: int = Field(640, ge=32, multiple_of=32, description="Columns of the network's input")
-    view: int = Field(
-        0,
-        ge=0,
-        multiple_of=32,
-        description="Side of the part of the input that a training view shows, mostly about an "
-        "instance; 0 for the whole input. Small defects are learned in a fraction of the time",
-    )
     # the command line gives text, which a literal number does not take by itself
     channels: Annotated[Literal[1, 3], BeforeValidator(int)] = Field(
         3, description="1 for grey images, 3 for colour"
@@ -64,6 +56,30 @@ class LearnSettings(Settings):
     learning_rate: float = Field(0.01, gt=0, description="At its peak")
     backbone_rate: float = Field(1.0, gt=0, description="Learning rate of the backbone, a share")
     weight_decay: float = Field(5e-4, ge=0, description="On weights, not on biases and norms")
+
+    def input_spec(self) -> InputSpec:
+        """How an image is brought to the network."""
+        return InputSpec(
+            height=self.height,
+            width=self.width,
+            channels=self.channels,
+            scaling=self.scaling,
+            mean=_MEAN[self.channels],
+            std=_STD[self.channels],
+        )
+
+
+class LearnSettings(InputSettings):
+    """What is learned from instances and how they are seen."""
+
+    data: Path = Field(description="Data set with boxes: COCO, YOLO or VOC")
+    view: int = Field(
+        0,
+        ge=0,
+        multiple_of=32,
+        description="Side of the part of the input that a training view shows, mostly about an "
+        "instance; 0 for the whole input. Small defects are learned in a fraction of the time",
+    )
     augment: AugmentSettings = AugmentSettings()
 
 
@@ -164,14 +180,7 @@ class TaskData(Generic[E]):
         """
         train, validation = _open_splits(settings, seed)
         self.classes = train.classes
-        self.input = InputSpec(
-            height=settings.height,
-            width=settings.width,
-            channels=settings.channels,
-            scaling=settings.scaling,
-            mean=_MEAN[settings.channels],
-            std=_STD[settings.channels],
-        )
+        self.input = settings.input_spec()
         self.examples = examples(train, self.input, settings.augment, settings.view)
         self.validation = Validation(validation, self.input, shape)
         self._task = "segment" if shape == "mask" else "detect"
@@ -222,7 +231,7 @@ def _open_splits(settings: LearnSettings, seed: int) -> tuple[Dataset, Dataset]:
     return train, validation
 
 
-def parameter_groups(network: nn.Module, settings: LearnSettings) -> Sequence[dict[str, Any]]:
+def parameter_groups(network: nn.Module, settings: InputSettings) -> Sequence[dict[str, Any]]:
     """Learning parameters by learning rate and decay; each group has a ``kind``.
 
     Kinds: "decay" for weights, "plain" for norms and what has one row alone, "bias".
