@@ -22,7 +22,7 @@ from semiscope.cli.show import (
 )
 from semiscope.compress import export as exporting
 from semiscope.compress.graph import StoredBits
-from semiscope.compress.promptable_graph import export_promptable
+from semiscope.compress.promptable_graph import export_promptable, export_run
 from semiscope.config import Settings
 from semiscope.errors import SettingsError
 from semiscope.infer.model import FileMeta, Model
@@ -36,6 +36,7 @@ from semiscope.learn.promptable import is_base
 from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings
 from semiscope.learn.tasks.instances import InstancesSettings
+from semiscope.learn.tasks.prompt import PromptLoopSettings, PromptTaskSettings
 from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings
 
 SettingsFile = Annotated[
@@ -104,6 +105,19 @@ def train_segment(
     run_training("segment", learn, loop, out, resume, as_json)
 
 
+def train_prompt(
+    *,
+    learn: Annotated[PromptTaskSettings, Parameter(name="*")],
+    loop: Annotated[PromptLoopSettings, Parameter(name="*")] = PromptLoopSettings(),  # noqa: B008
+    out: Out = Path("runs/prompt"),
+    settings: SettingsFile = None,
+    resume: Resume = None,
+    as_json: AsJson = False,
+) -> None:
+    """Adapt a promptable network by LoRA; ``export RUN`` merges it into the base."""
+    run_training("prompt", learn, loop, out, resume, as_json)
+
+
 def run_training(
     task: str,
     learn: Settings,
@@ -146,6 +160,8 @@ def export(
         )
     elif adapter is not None:
         raise SettingsError("--adapter belongs to a base: mobile-sam:FILE or sam:FOLDER")
+    elif runs.task_of(run) == "prompt":
+        meta = export_run(run, out, weights=weights, licence=licence, limits=limits)
     else:
         meta = exporting.export(run, out, weights=weights, licence=licence, limits=limits)
     size = out.stat().st_size / 1e6

@@ -21,7 +21,7 @@ from semiscope.io.image import images_below, read_size
 from semiscope.io.rle import decode_rle, encode_rle
 from semiscope.types import Dataset, Mask, Polygons, Sample, Shape
 
-__all__ = ["decode_rle", "encode_rle", "matches", "read", "write"]
+__all__ = ["decode_rle", "encode_rle", "load", "matches", "read", "write"]
 
 _NAME = "annotations.json"
 
@@ -44,7 +44,7 @@ def read(root: Path) -> Dataset:
     parts = []
     for split, folder in labels.split_folders(root):
         path = _find(folder)
-        parts.append((split, folder, path, {} if path is None else _load(path)))
+        parts.append((split, folder, path, {} if path is None else load(path)))
     listed = labels.read_classes(root)
     classes = _class_names([content for *_, content in parts]) if listed is None else listed
     samples: list[Sample] = []
@@ -118,7 +118,12 @@ def _find(folder: Path) -> Path | None:
     return labels.find_json(folder, _NAME, lambda data: all(key in data for key in keys))
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """The content of a COCO file, its lists and categories checked, its records not.
+
+    Raises:
+        DataError: The file is not COCO.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

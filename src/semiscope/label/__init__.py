@@ -1,0 +1,1 @@
+"""Initial masks for whole folders, and the cycle of correcting and learning again."""
