@@ -14,6 +14,8 @@ from semiscope.data.convert import convert as convert_dataset
 from semiscope.simulate.ic_package import IcPackageSettings, write_units
 from semiscope.simulate.line_settings import SemLinesSettings
 from semiscope.simulate.sem_lines import write_scenes
+from semiscope.simulate.stack_settings import TemStackSettings
+from semiscope.simulate.tem_stack import write_sections
 
 
 def check(
@@ -64,4 +66,15 @@ def simulate_ic_package(
     """Photographs of IC packages with die defects, as PNG with COCO labels, corners and angles."""
     with image_bar("rendering") as progress:
         write_units(settings, out, progress)
+    stdout.print(f"written: {out}", markup=False)
+
+
+def simulate_tem_stack(
+    *,
+    out: Annotated[Path, Parameter(help="A new or empty folder.")],
+    settings: Annotated[TemStackSettings, Parameter(name="*")] = TemStackSettings(),  # noqa: B008
+) -> None:
+    """TEM cross-sections of a device, as 16-bit TIFF with class maps and thickness truth."""
+    with image_bar("rendering") as progress:
+        write_sections(settings, out, progress)
     stdout.print(f"written: {out}", markup=False)
