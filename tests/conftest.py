@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -74,6 +75,95 @@ def blob_model(tmp_path):
 @pytest.fixture
 def write_model():
     return write_blob_model
+
+
+DISCS_META = {
+    "name": "discs",
+    "network": "by hand",
+    "side": 64,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "task": "prompt",
+    "parameters": 0,
+    "gflops": 0.0,
+    "data": "none",
+    "licence": "Apache-2.0",
+}
+
+# Features: the means of 16 x 16 pixels. Logits: the inside distance to the box from the first place
+# to the last, and to discs around the first. Claimed: how many places are no point, negative,
+# positive and of a box, over ten. A mask prompt is added to all logits.
+DISCS = """
+<ir_version: 8, opset_import: ["": 17]>
+discs (
+  bool encode, float[1, 3, 64, 64] images, float[1, 256, 4, 4] embedding, float[P, N, 2] points,
+  int64[P, N] labels, float[P, 1, 16, 16] masks, float[P] has_mask
+) => (float[1, 256, 4, 4] features, float[P, 4, 16, 16] logits, float[P, 4] claimed)
+<
+  int64[1] zero = {0}, int64[1] last = {-1}, int64[1] most = {2},
+  int64[4] kinds = {-1, 0, 1, 2}, float tenth = {0.1}, int64[4] one_each = {-1, 1, 1, 1}
+>
+{
+  features = If (encode) <
+    then_branch = convolved () => (float[1, 256, 4, 4] means) {
+      means = Conv <strides = [16, 16]> (images, weight)
+    },
+    else_branch = given () => (float[1, 256, 4, 4] same) { same = Identity (embedding) }
+  >
+  p = Gather <axis = 1> (points, zero)
+  b = Gather <axis = 1> (points, last)
+  px, py = Split <axis = 2> (p)
+  bx, by = Split <axis = 2> (b)
+  pxx = Reshape (px, one_each)
+  pyy = Reshape (py, one_each)
+  bxx = Reshape (bx, one_each)
+  byy = Reshape (by, one_each)
+  dx = Sub (x, pxx)
+  dy = Sub (y, pyy)
+  dx2 = Mul (dx, dx)
+  dy2 = Mul (dy, dy)
+  d2 = Add (dx2, dy2)
+  d = Sqrt (d2)
+  discs = Sub (radii, d)
+  right = Sub (bxx, x)
+  bottom = Sub (byy, y)
+  box = Min (dx, right, dy, bottom)
+  shapes = Concat <axis = 1> (box, discs)
+  has = Reshape (has_mask, one_each)
+  prior = Mul (masks, has)
+  logits = Add (shapes, prior)
+  low = Min (labels, most)
+  one = Unsqueeze (low, last)
+  equal = Equal (one, kinds)
+  numbers = Cast <to = 1> (equal)
+  middle = ReduceSum <keepdims = 0> (numbers, axis)
+  claimed = Mul (middle, tenth)
+}
+"""
+
+
+def write_discs_model(path, **changes):
+    """A promptable model that any one can check by hand: see ``DISCS``."""
+    model = onnx.parser.parse_model(DISCS)
+    weight = np.zeros((256, 3, 16, 16), np.float32)
+    weight[:3] = np.eye(3).reshape(3, 3, 1, 1) / 256
+    centres = (np.arange(16, dtype=np.float32) + 0.5) * 4
+    for name, value in {
+        "weight": weight,
+        "x": centres.reshape(1, 1, 1, 16),
+        "y": centres.reshape(1, 1, 16, 1),
+        "radii": np.array([8, 16, 24], np.float32).reshape(1, 3, 1, 1),
+        "axis": np.array([1], np.int64),
+    }.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps({**DISCS_META, **changes}))
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_discs():
+    return write_discs_model
 
 
 def write_detector_run(folder: Path, data: Path, neck="elan", seed=0, classes=("square", "disc")):

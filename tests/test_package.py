@@ -8,7 +8,7 @@ import semiscope
 SOURCE = Path(semiscope.__file__).parent
 # from the top down: a module imports only from its own line or from below
 LAYERS = [
-    ("cli",), ("compress",), ("learn",), ("nets",), ("inspection",), ("report",),
+    ("cli",), ("label",), ("compress",), ("learn",), ("nets",), ("inspection",), ("report",),
     ("capture",), ("infer",), ("evaluate",), ("measure",), ("simulate",), ("data",), ("io",),
     ("tiling",), ("fusion",), ("geometry",), ("config",), ("errors",), ("types",),
 ]  # fmt: skip

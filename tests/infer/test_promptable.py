@@ -1,106 +1,22 @@
 """Promptable models, by a network that any one can check by hand."""
 
-import json
 import threading
 
 import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from semiscope.errors import DataError, ModelError
-from semiscope.infer.model import METADATA_KEY, Model
+from semiscope.infer.model import Model
 from semiscope.infer.promptable import Promptable
 
 SIDE = 64
 RADII = (8, 16, 24)  # of the three discs around the first point, pixels of the input
-META = {
-    "name": "discs",
-    "network": "by hand",
-    "side": SIDE,
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.25, 0.25, 0.25],
-    "task": "prompt",
-    "parameters": 0,
-    "gflops": 0.0,
-    "data": "none",
-    "licence": "Apache-2.0",
-}
-
-# Features: the means of 16 x 16 pixels. Logits: the inside distance to the box from the first place
-# to the last, and to discs around the first. Claimed: how many places are no point, negative,
-# positive and of a box, over ten. A mask prompt is added to all logits.
-GRAPH = """
-<ir_version: 8, opset_import: ["": 17]>
-discs (
-  bool encode, float[1, 3, 64, 64] images, float[1, 256, 4, 4] embedding, float[P, N, 2] points,
-  int64[P, N] labels, float[P, 1, 16, 16] masks, float[P] has_mask
-) => (float[1, 256, 4, 4] features, float[P, 4, 16, 16] logits, float[P, 4] claimed)
-<
-  int64[1] zero = {0}, int64[1] last = {-1}, int64[1] most = {2},
-  int64[4] kinds = {-1, 0, 1, 2}, float tenth = {0.1}, int64[4] one_each = {-1, 1, 1, 1}
->
-{
-  features = If (encode) <
-    then_branch = convolved () => (float[1, 256, 4, 4] means) {
-      means = Conv <strides = [16, 16]> (images, weight)
-    },
-    else_branch = given () => (float[1, 256, 4, 4] same) { same = Identity (embedding) }
-  >
-  p = Gather <axis = 1> (points, zero)
-  b = Gather <axis = 1> (points, last)
-  px, py = Split <axis = 2> (p)
-  bx, by = Split <axis = 2> (b)
-  pxx = Reshape (px, one_each)
-  pyy = Reshape (py, one_each)
-  bxx = Reshape (bx, one_each)
-  byy = Reshape (by, one_each)
-  dx = Sub (x, pxx)
-  dy = Sub (y, pyy)
-  dx2 = Mul (dx, dx)
-  dy2 = Mul (dy, dy)
-  d2 = Add (dx2, dy2)
-  d = Sqrt (d2)
-  discs = Sub (radii, d)
-  right = Sub (bxx, x)
-  bottom = Sub (byy, y)
-  box = Min (dx, right, dy, bottom)
-  shapes = Concat <axis = 1> (box, discs)
-  has = Reshape (has_mask, one_each)
-  prior = Mul (masks, has)
-  logits = Add (shapes, prior)
-  low = Min (labels, most)
-  one = Unsqueeze (low, last)
-  equal = Equal (one, kinds)
-  numbers = Cast <to = 1> (equal)
-  middle = ReduceSum <keepdims = 0> (numbers, axis)
-  claimed = Mul (middle, tenth)
-}
-"""
-
-
-def write(path, **changes):
-    model = onnx.parser.parse_model(GRAPH)
-    weight = np.zeros((256, 3, 16, 16), np.float32)
-    weight[:3] = np.eye(3).reshape(3, 3, 1, 1) / 256
-    centres = (np.arange(16, dtype=np.float32) + 0.5) * 4
-    for name, value in {
-        "weight": weight,
-        "x": centres.reshape(1, 1, 1, 16),
-        "y": centres.reshape(1, 1, 16, 1),
-        "radii": np.array(RADII, np.float32).reshape(1, 3, 1, 1),
-        "axis": np.array([1], np.int64),
-    }.items():
-        model.graph.initializer.append(numpy_helper.from_array(value, name))
-    model.metadata_props.add(key=METADATA_KEY, value=json.dumps({**META, **changes}))
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 @pytest.fixture
-def model(tmp_path):
-    return Promptable.load(write(tmp_path / "discs.onnx"), threads=1)
+def model(tmp_path, write_discs):
+    return Promptable.load(write_discs(tmp_path / "discs.onnx"), threads=1)
 
 
 def noise(height, width, dtype=np.uint8, channels=()):
@@ -287,15 +203,15 @@ def test_several_threads_may_use_it(model):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_model_for_another_task_is_told(tmp_path, blob_model):
+def test_a_model_for_another_task_is_told(tmp_path, blob_model, write_discs):
     with pytest.raises(ModelError, match="expected a promptable model, found task 'detect'"):
         Promptable.load(blob_model)
     with pytest.raises(ModelError, match="expected a model for detection, found task 'prompt'"):
-        Model.load(write(tmp_path / "discs.onnx"))
+        Model.load(write_discs(tmp_path / "discs.onnx"))
 
 
-def test_damaged_metadata_are_told(tmp_path):
+def test_damaged_metadata_are_told(tmp_path, write_discs):
     with pytest.raises(ModelError, match="metadata is damaged.*side"):
-        Promptable.load(write(tmp_path / "odd.onnx", side=100))
+        Promptable.load(write_discs(tmp_path / "odd.onnx", side=100))
     with pytest.raises(ModelError, match="expected a model file, found none"):
         Promptable.load(tmp_path / "absent.onnx")

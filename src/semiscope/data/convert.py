@@ -73,6 +73,32 @@ def with_instances(dataset: Dataset, notes: list[str]) -> Dataset:
     return Dataset(dataset.classes, tuple(samples), dataset.notes)
 
 
+def open_outlined(root: Path) -> Dataset:
+    """The images of a data set whose instances all have a shape; class maps give their parts.
+
+    Pixels of a class map that are no class of the data set belong to no instance.
+
+    Raises:
+        DataError: There is none, or a class map cannot be read or is not of its image's size.
+    """
+    notes: list[str] = []
+    dataset = with_instances(open_dataset(root), notes)
+    faults = [n for n in (*dataset.notes, *notes) if labels.BAD_LABEL in n]
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise DataError(f"{faults[0]}{more}. Mend or remove it.")
+    samples = tuple(
+        s
+        for s in dataset
+        if s.annotations is not None
+        and s.annotations.shapes is not None
+        and None not in s.annotations.shapes
+    )
+    if not samples:
+        raise DataError(f"{root}: expected class maps or outlines, found none")
+    return Dataset(dataset.classes, samples, dataset.notes)
+
+
 def _parts(class_map: Path, classes: int) -> Annotations:
     """An instance for each 8-connected part of each class but the first."""
     indices = read_class_map(class_map)

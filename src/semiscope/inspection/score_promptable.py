@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from semiscope.config import Settings
-from semiscope.data.convert import with_instances
-from semiscope.data.dataset import open_dataset
+from semiscope.data.convert import open_outlined
 from semiscope.data.prompts import inner_point
 from semiscope.errors import DataError, ImageError, SettingsError
 from semiscope.evaluate.promptable import (
@@ -133,16 +132,11 @@ def open_regions(data: Path, split: str = "") -> Dataset:
     Raises:
         DataError: There is none.
     """
-    dataset = open_dataset(data)
+    dataset = open_outlined(data)
     splits = {s.split for s in dataset}
     wanted = split or next((s for s in ("test", "val") if s in splits), "")
-    if wanted:
-        dataset = dataset.split(wanted)
-    dataset = with_instances(dataset, [])
-    samples = tuple(
-        s for s in dataset if s.annotations is not None and s.annotations.shapes is not None
-    )
-    if not samples:
-        where = f"in {wanted}" if wanted else "there"
-        raise DataError(f"{data}: expected class maps or outlines {where}, found none")
-    return Dataset(dataset.classes, samples, dataset.notes)
+    if not wanted:
+        return dataset
+    if wanted not in splits:
+        raise DataError(f"{data}: expected class maps or outlines in {wanted}, found none")
+    return dataset.split(wanted)

@@ -15,6 +15,7 @@ from semiscope.config import Settings
 from semiscope.data.augment import (
     AugmentSettings,
     Example,
+    ViewSettings,
     draw_focus,
     photometric,
     random_affine,
@@ -96,12 +97,13 @@ class PromptExamples(DetectExamples):
         self,
         dataset: Dataset,
         spec: InputSpec,
-        augment: AugmentSettings,
+        views: ViewSettings,
         side: int,
         prompts: PromptSettings,
     ) -> None:
-        super().__init__(dataset, spec, augment, side)
-        self._prompts = prompts
+        # a view is of one image: nothing is pasted, so that what is beside a region is real
+        super().__init__(dataset, spec, AugmentSettings(), side)
+        self._views, self._prompts = views, prompts
 
     def example(self, index: int, rng: np.random.Generator) -> PromptView:  # type: ignore[override]
         """One random view."""
@@ -113,10 +115,10 @@ class PromptExamples(DetectExamples):
         side = self._side or spec.height
         rows, columns = (min(n, side) for n in base.pixels.shape[:2])
         focus = draw_focus(some, side, rng) if self._side else None
-        matrix = random_affine(base.pixels.shape[:2], rows, columns, self._augment, rng, focus)
+        matrix = random_affine(base.pixels.shape[:2], rows, columns, self._views, rng, focus)
         seen = warp(some, matrix, rows, columns, fill)
         values = to_tensor(seen.pixels, low_high, (0.0,) * 3, (1.0,) * 3)
-        values = photometric(np.ascontiguousarray(values.transpose(1, 2, 0)), self._augment, rng)
+        values = photometric(np.ascontiguousarray(values.transpose(1, 2, 0)), self._views, rng)
         image = np.zeros((3, side, side), np.float32)
         values = (values - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
         image[:, :rows, :columns] = values.transpose(2, 0, 1)

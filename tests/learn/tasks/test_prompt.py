@@ -1,6 +1,7 @@
 """From class maps to an adapter, a merged file, and the same masks from both."""
 
 import copy
+import shutil
 
 import cv2
 import numpy as np
@@ -226,8 +227,12 @@ def test_what_cannot_be_is_told(base, layers, tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "boxes/images/a.png"), np.zeros((20, 20), np.uint8))
     (tmp_path / "boxes/labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (tmp_path / "boxes/classes.txt").write_text("spot\n")
-    with pytest.raises(DataError, match="expected at least 2 images with class maps or outlines"):
+    with pytest.raises(DataError, match="boxes: expected class maps or outlines, found none"):
         PromptTask(settings_for(base, tmp_path / "boxes"), 0)
+    shutil.copytree(layers / "train", tmp_path / "odd")
+    cv2.imwrite(str(tmp_path / "odd/masks/1.png"), np.zeros((9, 9), np.uint8))
+    with pytest.raises(DataError, match=r"1.png: label cannot be read: expected 64 x 48 px"):
+        PromptTask(settings_for(base, tmp_path / "odd"), 0)
     fixed = MobileSAM(SIDE)
     fixed.any_side = False
     monkeypatch.setattr(prompt, "load_base", lambda _: fixed)

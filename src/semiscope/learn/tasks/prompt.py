@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from semiscope.config import Settings
-from semiscope.data.augment import AugmentSettings
-from semiscope.data.convert import with_instances
-from semiscope.data.dataset import hold_out, open_dataset
+from semiscope.data.augment import ViewSettings
+from semiscope.data.convert import open_outlined
+from semiscope.data.dataset import hold_out
 from semiscope.errors import DataError, SettingsError
 from semiscope.evaluate.promptable import RegionRow, region_report, true_regions
 from semiscope.infer.model import InputSpec
@@ -37,7 +37,7 @@ from semiscope.nets.sam_decoder import NEGATIVE, NOT_A_POINT, POSITIVE
 from semiscope.types import Dataset
 
 
-class GentleSettings(AugmentSettings):
+class GentleSettings(ViewSettings):
     """Views of a cross-section: mirrored and zoomed a little, grey values nearly as they are."""
 
     flip_vertical: float = Field(0.5, ge=0, le=1, description="Share mirrored top to bottom")
@@ -317,15 +317,7 @@ def _open_splits(settings: PromptTaskSettings, seed: int) -> tuple[Dataset, Data
     Raises:
         DataError: There is none of the one or the other.
     """
-    dataset = with_instances(open_dataset(settings.data), [])
-    outlined = tuple(
-        s
-        for s in dataset
-        if s.annotations is not None
-        and s.annotations.shapes is not None
-        and None not in s.annotations.shapes
-    )
-    dataset = Dataset(dataset.classes, outlined)
+    dataset = open_outlined(settings.data)
     known = {s.split for s in dataset}
     train = dataset.split("train" if "train" in known else "")
     least = 1 if "val" in known else 2
