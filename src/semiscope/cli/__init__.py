@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from semiscope import __version__
@@ -21,10 +21,13 @@ app = App(
     name="semiscope",
     version=__version__,
     help="Find, outline, classify and measure defects in semiconductor images.",
+    # --data A B is what --data A --data B is
+    default_parameter=Parameter(consume_multiple=True),
 )
 simulate = App(name="simulate", help="Render scenes whose truth is exactly known.")
 train = App(name="train", help="Train a network on labelled images.")
 compress = App(name="compress", help="Make a trained network smaller.")
+cycle = App(name="cycle", help="Propose masks, take the corrected ones, learn again.")
 
 _VERBS = (
     (app, "inspect", "inspecting:inspect", "Find defects in images; write results and a report."),
@@ -33,6 +36,9 @@ _VERBS = (
     (app, "bench", "inspecting:bench", "Measure images per second and peak memory."),
     (app, "calibrate", "calibrating:calibrate", "Choose thresholds under a bound on escapes."),
     (app, "label", "labelling:label", "Write initial masks for a person to correct."),
+    (cycle, "propose", "cycling:propose", "Write the next round's masks to correct."),
+    (cycle, "learn", "cycling:learn", "Take corrected masks back and learn from all so far."),
+    (cycle, "rehearse", "cycling:rehearse", "A cycle in which known truth stands in for a person."),
     (app, "check", "labelled:check", "Tell whether a data set is fit for training."),
     (app, "convert", "labelled:convert", "Write a data set in another format."),
     (simulate, "sem-lines", "labelled:simulate_sem_lines", "Line-space SEM scenes with defects."),
@@ -57,6 +63,7 @@ for _app, _name, _place, _help in _VERBS:
 app.command(simulate)
 app.command(train)
 app.command(compress)
+app.command(cycle)
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings
 from semiscope.learn.tasks.instances import InstancesSettings
 from semiscope.learn.tasks.prompt import PromptLoopSettings, PromptTaskSettings
 from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings
+from semiscope.learn.tasks.semi import SemiSettings
 
 SettingsFile = Annotated[
     Path | None, Parameter(help="TOML file with task, [learn] and [loop]; options override it.")
@@ -116,6 +117,19 @@ def train_prompt(
 ) -> None:
     """Adapt a promptable network by LoRA; ``export RUN`` merges it into the base."""
     run_training("prompt", learn, loop, out, resume, as_json)
+
+
+def train_semi(
+    *,
+    learn: Annotated[SemiSettings, Parameter(name="*")],
+    loop: Annotated[MapLoopSettings, Parameter(name="*")] = MapLoopSettings(),  # noqa: B008
+    out: Out = Path("runs/semi"),
+    settings: SettingsFile = None,
+    resume: Resume = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train DeepLabV3+ from few labelled and many unlabelled images."""
+    run_training("semi", learn, loop, out, resume, as_json)
 
 
 def run_training(

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -68,6 +68,14 @@ class Task(Protocol):
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Figures on held-out data; "fitness" decides which weights are kept as the best."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A task whose loss depends on how far the training has come."""
+
+    def tell(self, epochs: float) -> None:
+        """Called before each step with the epochs since the beginning."""
 
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -182,6 +190,8 @@ class _Training:
             self._set_rates()
             done = self.step + 1
             update = done % self.settings.accumulate == 0 or done == self.steps
+            if isinstance(self.task, Timed):
+                self.task.tell(self.total / self.steps)
             with self.accelerator.autocast():
                 loss, parts = self.task.loss(self.network, batch)
             if update:

@@ -20,6 +20,7 @@ from semiscope.learn.tasks.distill import DistillSettings, DistillTask
 from semiscope.learn.tasks.instances import InstancesSettings, InstancesTask
 from semiscope.learn.tasks.prompt import PromptLoopSettings, PromptTask, PromptTaskSettings
 from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings, SegmentTask
+from semiscope.learn.tasks.semi import SemiSettings, SemiTask
 from semiscope.learn.tasks.yolov5 import detect_task
 
 SETTINGS_FILE = "settings.toml"
@@ -46,6 +47,7 @@ TASKS = {
     "instances": Way(InstancesSettings, LoopSettings, InstancesTask),
     "prompt": Way(PromptTaskSettings, PromptLoopSettings, PromptTask),
     "segment": Way(SegmentSettings, MapLoopSettings, SegmentTask),
+    "semi": Way(SemiSettings, MapLoopSettings, SemiTask),
 }
 
 

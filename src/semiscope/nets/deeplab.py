@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import dropout2d, interpolate
 
 from semiscope.nets.backbones import BACKBONES
+from semiscope.nets.norms import forgetful_norms
 from semiscope.nets.stages import Staged
 
 _RATES = (6, 12, 18)
@@ -96,6 +97,22 @@ class DeepLabV3Plus(nn.Module):
         logits = self.classify(self.refine(torch.cat([self.reduce(fine), around], 1)))
         return interpolate(logits, scale_factor=4, mode="bilinear")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, channels, H, W), sides multiples of 16 -> (B, classes, H, W) logits."""
-        return self.decode(*self.features(images))
+    def forward(self, images: Tensor, dropped: int = 0) -> Tensor:
+        """Logits of every pixel.
+
+        Args:
+            images: (B, channels, H, W), sides multiples of 16.
+            dropped: The last so many images are decoded once more with half of their features
+                dropped, channel by channel: the feature perturbation of UniMatch (Yang et al. 2023,
+                section 3.2). Batch norms remember nothing of that.
+
+        Returns:
+            (B + dropped, classes, H, W).
+        """
+        fine, coarse = self.features(images)
+        logits = self.decode(fine, coarse)
+        if not dropped:
+            return logits
+        with forgetful_norms(self):
+            again = self.decode(dropout2d(fine[-dropped:]), dropout2d(coarse[-dropped:]))
+        return torch.cat([logits, again])

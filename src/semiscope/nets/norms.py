@@ -1,9 +1,29 @@
-"""Layer norm of maps."""
+"""Layer norm of maps, and batch norm that forgets what it sees."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def forgetful_norms(network: nn.Module) -> Iterator[None]:
+    """Within it, batch norms in training mode norm by their batch and remember nothing of it.
+
+    What inference norms by is so the statistics of the other passes alone.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 class LayerNorm2d(nn.Module):
