@@ -6,8 +6,7 @@ Three sets of the same products: as photographed (turned by at most 3 degrees), 
 45 degrees either way, 90 degrees apart; and, upright, under the two dark fields. Errors and IoU are
 of the photographs that were captured; a corner's error is to the nearest order of the truth, as no
 method here knows which way up a package lies. A capture counts when its IoU with the truth is at
-least 0.8. Rates are of one thread, finding alone. The last table is the die's rotation, measured
-from the true corners blurred by 2 px and from the box around them.
+least 0.8. Rates are of one thread, finding alone.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ from numpy.typing import NDArray
 from semiscope.capture.methods import METHODS
 from semiscope.capture.package import Finder
 from semiscope.capture.run import CaptureSettings
-from semiscope.capture.upright import make_upright, transform_points
-from semiscope.measure.angle import corners_in_box, measure_rotation
 from semiscope.simulate.ic_package import IcPackageSettings, Unit, render_unit
 
 GOOD_IOU = 0.8
@@ -76,38 +73,6 @@ def row(name: str, finder: Finder, settings: IcPackageSettings) -> str:
     )
 
 
-def rotations(settings: IcPackageSettings) -> Iterator[str]:
-    """Rows of the last table: errors of the die's rotation."""
-    found: dict[str, list[tuple[float, bool]]] = {"corners": [], "box": []}
-    for seed, unit in enumerate(units(settings)):
-        if unit.die_corners is None or unit.die_angle_deg is None:
-            continue
-        rng = np.random.default_rng(seed)
-        rough = unit.package_corners + rng.normal(0, 2, (4, 2))
-        upright = make_upright(unit.pixels, rough)
-        die = transform_points(unit.die_corners, upright.homography)
-        box = np.concatenate([die.min(axis=0), die.max(axis=0)]) + rng.normal(0, 2, 4)
-        starts = {
-            "corners": die + rng.normal(0, 2, (4, 2)),
-            "box": corners_in_box(upright.pixels, box),
-        }
-        for name, start in starts.items():
-            measured = measure_rotation(
-                upright.pixels, start, photo=unit.pixels, homography=upright.homography
-            )
-            if measured is None:
-                found[name].append((np.inf, False))
-                continue
-            inside = measured.low <= unit.die_angle_deg <= measured.high
-            found[name].append((abs(measured.angle_deg - unit.die_angle_deg), inside))
-    for name, values in found.items():
-        error, inside = np.array(values).T
-        yield (
-            f"| {name} | {len(error)} | {np.median(error):.3f} | {np.quantile(error, 0.99):.3f} | "
-            f"{error.max():.3f} | {100 * inside.mean():.0f} % |"
-        )
-
-
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser()
@@ -136,12 +101,6 @@ def main() -> None:
         print("| --- | --- | --- | --- | --- | --- |")
         for name, finder in finders.items():
             print(row(name, finder, scenes), flush=True)
-    print("\n| rotation from | dies | median error, degrees | 99 % | largest | in the interval |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for line in rotations(
-        IcPackageSettings.from_dict({"count": options.units, "seed": options.seed}, "rotation")
-    ):
-        print(line)
 
 
 if __name__ == "__main__":
