@@ -116,9 +116,11 @@ def _crack(rng: np.random.Generator, layout: Layout) -> Outline:
     root = layout.roots[int(rng.integers(len(layout.roots)))]
     length, width = rng.uniform(35, 110), rng.uniform(1.8, 3.4)
     steps = int(length / 3)
-    heading = root.angle + rng.normal(0, 0.25) + np.cumsum(rng.normal(0, 0.16, steps))
-    # a kink now and then, as at a change of material
-    heading += np.cumsum(rng.choice((0, 0, 0, 0, 0, 0.6, -0.6), steps))
+    # it wanders about its direction, with a kink now and then, as at a change of material
+    turns = rng.normal(0, 0.22, steps) + rng.choice((0, 0, 0, 0, 0, 0.7, -0.7), steps)
+    lag = np.arange(steps)
+    memory = np.tril(0.8 ** np.abs(lag[:, None] - lag))
+    heading = root.angle + rng.normal(0, 0.25) + memory @ turns
     path = np.cumsum(3 * np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0)
     path = np.concatenate([[(0.0, 0.0)], path]) + (root.x, root.y)
     along = np.linspace(0, 1, len(path))
