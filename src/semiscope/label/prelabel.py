@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from semiscope.config import Settings
 from semiscope.errors import DataError, ImageError, SettingsError
 from semiscope.geometry import clip_boxes, crop, nms, shape_box
 from semiscope.infer.promptable import Promptable, Prompter
+from semiscope.inspection.journal import NAME as JOURNAL
 from semiscope.inspection.journal import DefectRow, ImageRow, Journal
 from semiscope.io.coco import decode_rle, encode_rle
 from semiscope.io.formats import FORMATS
@@ -108,11 +110,13 @@ def prelabel(
             f"{out}: expected a new or empty folder; choose another, or go on with --resume"
         )
     paths, shown = _prompts(images, settings)
+    classes = (REGION,) if shown is None else shown.classes
     model = Promptable.load(settings.model, settings.threads)
     head = {
         "semiscope": __version__,
         "model": hashlib.sha256(model.path.read_bytes()).hexdigest(),
         "settings": settings.model_dump(mode="json", exclude={"threads"}),
+        "classes": list(classes),
         "list of images": hashlib.sha256(
             "\0".join(map(str, paths)).encode(errors="surrogateescape")
         ).hexdigest(),
@@ -123,8 +127,7 @@ def prelabel(
             if progress is not None:
                 progress(len(journal), len(paths))
         rows = list(journal.rows())
-    samples, failed, notes = _samples(paths, rows, shown)
-    classes = (REGION,) if shown is None else shown.classes
+    samples, failed, notes = _samples(rows, {} if shown is None else shown.splits)
     written = FORMATS[settings.format].write(Dataset(classes, samples), out)
     return PrelabelSummary(
         sum(s.annotations is not None for s in samples),
@@ -189,19 +192,43 @@ def _row(path: Path, model: Prompter, settings: PrelabelSettings, shown: Shown |
     return {**row, "notes": notes} if notes else row
 
 
+def read_proposals(folder: Path) -> Dataset:
+    """The masks that ``prelabel`` proposed, whatever its format and whatever became of its files.
+
+    Args:
+        folder: Its ``out``.
+
+    Returns:
+        The images as they were given to it, without those that failed.
+
+    Raises:
+        DataError: The folder holds no proposals.
+    """
+    try:
+        lines = (folder / JOURNAL).read_bytes().splitlines()
+        head, *rows = map(json.loads, lines)
+        samples, _, _ = _samples(rows, {})
+        return Dataset(tuple(head["classes"]), samples)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder}: expected proposals ({JOURNAL} of semiscope label), found: {error!r}"
+        ) from None
+
+
 def _samples(
-    paths: Sequence[Path], rows: Sequence[ImageRow], shown: Shown | None
+    rows: Sequence[ImageRow], splits: Mapping[Path, str]
 ) -> tuple[tuple[Sample, ...], tuple[tuple[str, str], ...], list[str]]:
     """The journal's images as samples, its failures and its notes."""
     samples: list[Sample] = []
     failed: list[tuple[str, str]] = []
     notes: list[str] = []
-    for path, row in zip(paths, rows, strict=True):
+    for row in rows:
+        path = Path(row["file"])
         if "failed" in row:
             failed.append((row["file"], row["failed"]))
             continue
         notes += [f"{path}: {note}" for note in row.get("notes", [])]
-        split = shown.splits.get(path, "") if shown else ""
+        split = splits.get(path, "")
         if "defects" not in row:
             samples.append(Sample(path, split=split))
             continue
