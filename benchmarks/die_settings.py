@@ -1,16 +1,14 @@
 """Table 4.6 of Wong 2023: eight ways to a small network that finds dice and their cracks.
 
-    semiscope simulate ic-package --count 3000 --seed 11 --out runs/data/ic-units
-    semiscope capture runs/data/ic-units --method label --out runs/data/ic-upright
-    python benchmarks/die_settings.py train [SETTING ...] [--first-epochs 4] [--epochs 2]
+    python benchmarks/die_settings.py train [SETTING ...]
     python benchmarks/die_settings.py table
 
-The units are 2,430 to train on, 270 held out and 300 for the test. ``train`` trains the settings
-named, or all, each for the same number of epochs: first on small parts of the input, where the
-whole network of a neck and the pruned ones of the same neck are one; then on larger parts, which
-hold a whole die. What is pruned is pruned in between; by slimming after half of the second part,
-with sparsity. A training that was killed goes on when the command is given again. ``table`` holds
-those that are finished against the test units.
+``train`` trains the settings named, or all, by the two recipes of the shipped model ic-die, which
+say how their data are made: each for the same number of epochs, first on many clear cracks, where
+the whole network of a neck and the pruned ones of the same neck are one, then on the units of the
+table. What is pruned is pruned in between; by slimming after half of the second part, with
+sparsity. A training that was killed goes on when the command is given again. ``table`` holds those
+that are finished against the test units.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from semiscope.compress.export import DEPLOYMENTS, export, trained_network
 from semiscope.compress.fuse import fuse
 from semiscope.compress.profile import profile
 from semiscope.compress.prune import PruneSettings, prune
+from semiscope.config import read_toml
 from semiscope.evaluate.speed import steady_rates
 from semiscope.inspection.score import ScoreSettings, score
 from semiscope.learn.loop import LoopSettings
@@ -70,103 +69,81 @@ LAMP = ("die-setting-4", "die-setting-7")
 PAPER_SIDE = 640  # the table's operations are for it
 SPEED_UP = 1.5
 FPS_BATCH = 16
-HEIGHT, WIDTH = 512, 320  # of the input: crops are hardly larger
-SMALL_VIEW, VIEW = 160, 224
+START, SECOND = Path("recipes/ic-die-start.toml"), Path("recipes/ic-die.toml")
 
 
 def main() -> None:
     """Trains rows, or prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("runs/data/ic-upright"))
     parser.add_argument("--out", type=Path, default=Path("runs/die"))
     verbs = parser.add_subparsers(dest="verb", required=True)
     training = verbs.add_parser("train")
     training.add_argument("settings", nargs="*", metavar="SETTING", help=", ".join(PAPER))
-    training.add_argument("--first-epochs", type=int, default=4, help="on small parts")
-    training.add_argument("--epochs", type=int, default=2, help="on larger parts; even")
     verbs.add_parser("table")
     given = parser.parse_args()
     if given.verb == "table":
-        table(given.data, given.out)
+        table(given.out)
         return
     for name in given.settings or PAPER:
         if name not in PAPER:
             parser.error(f"expected settings of {', '.join(PAPER)}, found {name}")
-        train_setting(name, given)
+        train_setting(name, given.out)
 
 
-def train_setting(name: str, given: argparse.Namespace) -> None:
+def train_setting(name: str, out: Path) -> None:
     """Trains one row, from what it shares with others to its last weights."""
     first = FIRST.get(name, name)
-    parts: Path = given.out / f"{first}-parts"
-    train_run(first, parts, given, given.first_epochs, view=SMALL_VIEW)
-    run: Path = given.out / name
+    begun = out / f"{first}-start"
+    train_run(START, first, begun, init=None)
+    run = out / name
     if name not in FIRST:
-        train_run(name, run, given, given.epochs, init=parts)
+        train_run(SECOND, name, run, init=begun)
         return
-    whole, epochs = parts, given.epochs
+    whole, share = begun, 1.0
     if name not in LAMP:
-        whole, epochs = given.out / f"{name}-sparse", given.epochs // 2
-        train_run(name, whole, given, epochs, init=parts)
-    pruned: Path = given.out / f"{name}-pruned"
+        whole, share = out / f"{name}-sparse", 0.5
+        train_run(SECOND, name, whole, share, init=begun)
+    pruned = out / f"{name}-pruned"
     if not (pruned / SETTINGS_FILE).exists():
         method = "lamp" if name in LAMP else "slimming"
         with image_bar("pruning") as bar:
             prune(whole, pruned, PruneSettings(method=method, speed_up=SPEED_UP), bar)
-    train_run(name, run, given, epochs, init=pruned, sparsity=0.0)
+    train_run(SECOND, name, run, share, init=pruned, sparsity=0.0)
 
 
-def train_run(name: str, run: Path, given: argparse.Namespace, epochs: int, **learn: Any) -> None:
-    """One training of a setting; continued or left alone when it was begun.
+def train_run(recipe: Path, name: str, run: Path, share: float = 1.0, **learn: Any) -> None:
+    """One training by a recipe, its network and loss those of a setting.
 
-    Beyond the preset: what a training of some epochs needs in place of one of 300.
+    It is continued, or left alone, when it was begun.
+
+    Args:
+        recipe: How it is trained.
+        name: The setting.
+        run: The run's folder.
+        share: Of the recipe's epochs.
+        learn: What else differs from the recipe.
     """
     stderr.print(f"{run}:", markup=False)
     with training_bar() as bar:
         if (run / SETTINGS_FILE).exists():
             resume(run, bar)
             return
-        preset = PRESETS[name]
-        values = {
-            **preset["learn"],
-            "data": given.data,
-            "height": HEIGHT,
-            "width": WIDTH,
-            "view": VIEW,
-            "optimiser": "adamw",
-            "learning_rate": 0.002,
-            "momentum": 0.9,
-            "weight_decay": 0.05,
-            "loss": {"class_gain": 1.0, "objectness_gain": 8.0, **preset["learn"].get("loss", {})},
-            "augment": {
-                **preset["learn"]["augment"],
-                "scale": 0.1,
-                "translate": 0.05,
-                "brightness": 0.1,
-                "contrast": 0.2,
-                "shot_noise": 0.02,
-            },
-            **learn,
-        }
-        loop = LoopSettings(
-            epochs=epochs,
-            batch=8,
-            balanced=True,
-            evaluate_every=epochs,
-            warmup_epochs=0.2,
-            ema_decay=0.998,
-            ema_ramp=200.0,
-            workers=2 if torch.cuda.is_available() else 0,
-        )
-        start("detect", DetectSettings.from_dict(values, name), loop, run, bar)
+        values = read_toml(recipe)
+        preset = {k: v for k, v in PRESETS[name]["learn"].items() if k in ("neck", "sparsity")}
+        loss = {**values["learn"]["loss"], "box": "ciou", **PRESETS[name]["learn"].get("loss", {})}
+        values["learn"] |= {"neck": "elan", **preset, "loss": loss, **learn}
+        values["loop"]["epochs"] = round(share * values["loop"]["epochs"])
+        settings = DetectSettings.from_dict(values["learn"], name)
+        start("detect", settings, LoopSettings.from_dict(values["loop"], recipe), run, bar)
 
 
-def table(data: Path, out: Path) -> None:
+def table(out: Path) -> None:
     """Prints the rows whose training is finished, ours over the paper's."""
     runs = [out / name for name in PAPER if (out / name / "best" / "state.json").exists()]
     if not runs:
         raise SystemExit(f"{out}: expected trained settings, found none: train them first")
     rates = frames(runs)
+    data = Path(read_toml(SECOND)["learn"]["data"])
     print(
         "| setting | precision | recall | mAP50 | mAP50:95 | parameters | GFLOPs at 640 px "
         f"| images/s, batch {FPS_BATCH}, x the first row |"
