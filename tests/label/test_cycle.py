@@ -50,7 +50,7 @@ def small(monkeypatch, write_discs):
         return PromptableNetwork(Attention(), 64, {"image_encoder.qkv": 1}).eval()
 
     def write(network, path, *_, **__):
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         return write_discs(path)
 
     monkeypatch.setattr(cycle, "load_base", load)
@@ -100,8 +100,8 @@ def test_a_rehearsal_records_each_round_and_goes_on(tmp_path, small, data, monke
     )  # fmt: skip
     folder = tmp_path / "cycle"
     real = cycle.export_run
-    monkeypatch.setattr(cycle, "export_run", lambda *_, **__: (_ for _ in ()).throw(OSError))
-    with pytest.raises(OSError):
+    monkeypatch.setattr(cycle, "export_run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError))
+    with pytest.raises(RuntimeError):
         rehearse(folder, settings, LOOP)
     monkeypatch.setattr(cycle, "export_run", real)
     rounds = rehearse(folder, settings, LOOP)

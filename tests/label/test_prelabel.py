@@ -1,6 +1,8 @@
 """Initial masks for whole folders, by a model that any one can check by hand."""
 
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -167,3 +169,26 @@ def test_prompts_that_are_none_are_told(tmp_path, images, model):
         label(str(tmp_path / "absent.json"))
     with pytest.raises(DataError, match="found none of them listed"):
         label(boxes_file(tmp_path / "boxes.json", images=[{"id": 1, "file_name": "z.png"}]))
+
+
+def test_the_verb_needs_no_torch(tmp_path, images, model):
+    code = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "accelerate", "onnx", "safetensors"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+from semiscope.cli import main
+main()
+"""
+    given = ["label", images, "--model", model, "--prompts", boxes_file(tmp_path / "boxes.json")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, given), "--out", tmp_path / "out", "--json"],
+        capture_output=True,
+        text=True,
+    )
+    # a file could not be read
+    assert done.returncode == 2, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["masks"] == 2 and "failed: " in done.stderr and "note: " in done.stderr

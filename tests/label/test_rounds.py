@@ -47,7 +47,7 @@ def test_the_report_shows_the_curve_and_flags_what_got_worse(tmp_path):
         ),
     )  # fmt: skip
     page = write_report(tmp_path, CostSettings()).read_text()
-    assert "592 s of labelling saved in 1 rounds" in page and "draw_s 79.2" in page
+    assert "592 s of labelling saved in 1 round," in page and "draw_s 79.2" in page
     assert "Worse than the base on 1 of 2 devices: A." in page
     assert '<td class="worse">0.850</td>' in page
     assert "<b>" not in page and "&lt;b&gt;" in page

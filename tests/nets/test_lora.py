@@ -47,6 +47,18 @@ def test_before_learning_the_answer_is_the_bases_bit_for_bit():
         assert torch.equal(network.encode(image), before)
 
 
+def test_the_first_factor_is_gaussian_and_the_second_zero():
+    torch.manual_seed(0)
+    layer = LowRankQV(nn.Linear(400, 1200), 1, rank=50)
+    for down, up in ((layer.q_down, layer.q_up), (layer.v_down, layer.v_up)):
+        assert not up.any() and up.shape == (400, 50)
+        spread = down.std().item()
+        assert spread == pytest.approx(400**-0.5, rel=0.05)
+        # as a Gaussian has them: 68.3 % within one deviation, 95.4 % within two
+        within = [(down.abs() < k * spread).float().mean().item() for k in (1, 2)]
+        assert within == pytest.approx([0.683, 0.954], abs=0.01)
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 def test_keys_stay_and_queries_and_values_change_by_the_product_of_the_factors(groups):
     torch.manual_seed(0)

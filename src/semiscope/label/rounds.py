@@ -132,7 +132,8 @@ def _draw(rounds: Sequence[Round], path: Path) -> None:
     for name in dict.fromkeys(n for r in rounds for n in r.devices):
         heights = [r.devices.get(name) for r in rounds]
         known = [(n, h) for n, h in zip(numbers, heights, strict=True) if h is not None]
-        left.plot(*zip(*known, strict=True), marker="o", label=name)
+        # a dollar sign would begin a formula
+        left.plot(*zip(*known, strict=True), marker="o", label=name.replace("$", r"\$"))
     proposed = [(r.number, r.before_iou) for r in rounds if r.before_iou is not None]
     if proposed:
         left.plot(*zip(*proposed, strict=True), "k--", marker=".", label="proposals")
@@ -188,7 +189,8 @@ def _page(rounds: Sequence[Round], cost: CostSettings, picture: bytes) -> str:
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         f"style-src 'unsafe-inline'\"><style>{_STYLE}</style></head><body>"
         f"<h1>Labelling cycle</h1><p>{saved(rounds):.0f} s of labelling saved in "
-        f"{rounds[-1].number} rounds, under the cost model: {model}. {flagged}</p>"
+        f"{rounds[-1].number} round{'s' * (len(rounds) != 2)}, under the cost model: {model}. "
+        f"{flagged}</p>"
         f'<img alt="Mean IoU and labelling time by round" src="data:image/png;base64,{image}">'
         f"<h2>Rounds</h2><table>{_row(head, 'th')}{''.join(rows)}</table>"
         f"<h2>Mean IoU by device</h2><table>{_row(['device', *(r.number for r in rounds)], 'th')}"
