@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from semiscope.errors import SemiscopeError
     from semiscope.evaluate.detection import evaluate_detections
     from semiscope.infer.model import Model
+    from semiscope.infer.segmenter import Segmenter
     from semiscope.infer.tiled import detect
     from semiscope.inspection.pipeline import InspectSettings, inspect
     from semiscope.io.image import read_image
@@ -36,6 +37,7 @@ __all__ = [
     "Model",
     "Polygons",
     "Sample",
+    "Segmenter",
     "SemiscopeError",
     "detect",
     "evaluate_detections",
@@ -48,6 +50,7 @@ _HOMES = {
     "semiscope.types": ("Annotations", "Dataset", "Image", "Mask", "Polygons", "Sample"),
     "semiscope.errors": ("SemiscopeError",),
     "semiscope.infer.model": ("Model",),
+    "semiscope.infer.segmenter": ("Segmenter",),
     "semiscope.infer.tiled": ("detect",),
     "semiscope.inspection.pipeline": ("InspectSettings", "inspect"),
     "semiscope.evaluate.detection": ("evaluate_detections",),

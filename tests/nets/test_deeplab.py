@@ -48,6 +48,22 @@ def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(network):
     torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_dropped_features_are_decoded_once_more_and_forgotten(network):
+    images = torch.randn(3, 1, 32, 32)
+    network.train()
+    before = {k: v.clone() for k, v in network.state_dict().items() if "running" in k}
+    with torch.no_grad():
+        plain = network(images)
+        once = {k: v.clone() for k, v in network.state_dict().items() if "running" in k}
+        network.load_state_dict(before, strict=False)
+        logits = network(images, dropped=2)
+    assert logits.shape == (5, 3, 32, 32)
+    torch.testing.assert_close(logits[:3], plain)
+    assert not torch.allclose(logits[3:], plain[1:])
+    for name, value in once.items():
+        torch.testing.assert_close(network.state_dict()[name], value)
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_a_dilated_stage_gives_the_strided_one_s_values_at_its_places(encoder):
     torch.manual_seed(0)

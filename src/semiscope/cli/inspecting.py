@@ -15,7 +15,10 @@ from semiscope.cli.show import (
     print_json,
     stdout,
 )
-from semiscope.infer.model import Model
+from semiscope.infer.model import Model, locate
+from semiscope.infer.promptable import Promptable
+from semiscope.infer.rewrite import read_task
+from semiscope.infer.segmenter import Segmenter
 from semiscope.inspection import bench as speed
 from semiscope.inspection import pipeline
 
@@ -91,7 +94,11 @@ def info(
             "gflops": round(size.gflops, 2),
         }
     else:
-        model = Model.load(name)
+        kinds: dict[str | None, type[Model | Segmenter | Promptable]] = {
+            "class-map": Segmenter,
+            "prompt": Promptable,
+        }
+        model = kinds.get(read_task(locate(name)), Model).load(name)
         figures = model.meta.model_dump(mode="json")
         figures["file_bytes"] = model.path.stat().st_size
     (print_json if as_json else print_figures)(figures)

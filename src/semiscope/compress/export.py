@@ -165,13 +165,14 @@ def export(
     }
     further: dict[str, NDArray[np.float32]] = {}
     make: Callable[..., FileMeta]
+    thresholds = {k: ClassThreshold.model_validate(v) for k, v in spec["thresholds"].items()}
     if spec["task"] == CLASS_MAP:
         iou = {k: round(v, 4) for k, v in spec["class_iou"].items()}
-        make = partial(SegmenterMeta, defects=tuple(spec["defects"]), class_iou=iou)
+        defects = tuple(spec["defects"])
+        make = partial(SegmenterMeta, defects=defects, class_iou=iou, thresholds=thresholds)
     else:
         decoder: Decoder = TypeAdapter(Decoder).validate_python(spec["decoder"])
         further = decoder.inputs(Dial())
-        thresholds = {k: ClassThreshold.model_validate(v) for k, v in spec["thresholds"].items()}
         ap = {k: round(v, 4) for k, v in spec["class_ap"].items()}
         make = partial(
             ModelMeta, task=spec["task"], decoder=decoder, thresholds=thresholds, class_ap=ap

@@ -7,7 +7,7 @@ the tiles say of the classes is blended before the likeliest one is taken.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +23,11 @@ from semiscope.infer.model import FileMeta, InputSpec, locate, open_model
 from semiscope.infer.rewrite import read_task
 from semiscope.infer.tiled import OVERLAP
 from semiscope.tiling import Tile, blend, tiles
-from semiscope.types import Pixels
+from semiscope.types import Annotations, Mask, Pixels
 
 TASK = "class-map"
+LEAST_AREA = 4
+"""Pixels; smaller specks of a defect class are in the class map, but no instances."""
 
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """(B, C, height, width) inputs -> (B, K, height, width) logits."""
@@ -96,6 +98,38 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Of (B, K, H, W) over the classes."""
     share = np.exp(logits - logits.max(1, keepdims=True))
     return np.asarray(share / share.sum(1, keepdims=True))
+
+
+def regions(found: ClassMap, classes: Sequence[int]) -> Annotations:
+    """The connected regions of some classes as instances with masks.
+
+    Args:
+        found: The class map.
+        classes: Which.
+
+    Returns:
+        Those of at least ``LEAST_AREA`` pixels, class by class; a region's score is the mean of its
+        pixels'. Pixels that touch at a corner are connected.
+    """
+    boxes, class_id, score, shapes = [], [], [], []
+    for kind in classes:
+        inside = (found.indices == kind).astype(np.uint8)
+        count, part, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+        for i in range(1, count):
+            x, y, w, h, area = stats[i].tolist()
+            if area < LEAST_AREA:
+                continue
+            bits = part[y : y + h, x : x + w] == i
+            boxes.append([x, y, x + w, y + h])
+            class_id.append(kind)
+            score.append(found.score[y : y + h, x : x + w][bits].mean())
+            shapes.append(Mask(x, y, bits))
+    return Annotations(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(class_id, np.int64),
+        np.array(score, np.float32),
+        tuple(shapes),
+    )
 
 
 class Segmenter:

@@ -33,9 +33,18 @@ class DefectRow(TypedDict):
     area_nm2: NotRequired[float]
 
 
+class ClassRow(TypedDict):
+    """How much of an image one class is: area in px², its share, thickness in px."""
+
+    area: int
+    share: float
+    thickness: dict[str, float] | None
+
+
 class ImageRow(TypedDict):
     """One image that was inspected, or one that failed with its reason.
 
+    ``class_map`` is a file beside the journal; ``overlay`` shows it as a JPEG in base64.
     ``crops`` are the pictures of some of its defects: place in ``defects`` -> left, top, width and
     height of what is shown, px of the image, and the JPEG in base64.
     """
@@ -49,6 +58,10 @@ class ImageRow(TypedDict):
     notes: NotRequired[list[str]]
     verdict: NotRequired[Verdict]
     reasons: NotRequired[list[str]]
+    class_map: NotRequired[str]
+    score: NotRequired[float]
+    classes: NotRequired[dict[str, ClassRow]]
+    overlay: NotRequired[str]
     defects: NotRequired[list[DefectRow]]
     crops: NotRequired[dict[str, tuple[list[int], str]]]
 

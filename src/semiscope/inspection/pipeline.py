@@ -25,12 +25,22 @@ from pydantic import Field
 
 from semiscope import __version__
 from semiscope.capture.methods import Method, PackageSettings
-from semiscope.errors import ImageError, SemiscopeError
+from semiscope.errors import ImageError, SemiscopeError, SettingsError
 from semiscope.geometry import rasterise
+from semiscope.infer.decoders import refuse_dial
 from semiscope.infer.ensemble import load
+from semiscope.infer.model import Meta
 from semiscope.infer.predictor import Predictor
 from semiscope.infer.sampling import Dial
+from semiscope.infer.segmenter import Segmenter, is_segmenter
 from semiscope.infer.tiled import OVERLAP, Inputs, infer, prepare_inputs
+from semiscope.inspection.class_maps import (
+    CLASS_MAP_NAMES,
+    CLASS_MAPS,
+    MATERIALS,
+    MapMaker,
+    write_materials,
+)
 from semiscope.inspection.gallery import Gallery
 from semiscope.inspection.journal import NAME, DefectRow, ImageRow, Journal
 from semiscope.inspection.report import write_report
@@ -44,7 +54,7 @@ from semiscope.io.image import find_images, read_image
 from semiscope.measure.angle import Rotation
 from semiscope.measure.size import measure_size
 from semiscope.report.crop import CropMaker
-from semiscope.types import Annotations, Image
+from semiscope.types import Annotations, Image, Pixels
 
 Progress = Callable[[int, int], None]
 """Called after each image with how many are done and how many there are."""
@@ -113,17 +123,29 @@ def inspect(
     started = time.perf_counter()
     paths = find_images(images)
     streams, threads = plan_threads(-(-len(paths) // settings.batch), settings.threads)
-    model = load(settings.model, threads).dialled(settings)
-    units = None
+    maps = model = units = None
+    if is_segmenter(settings.model):
+        if settings.capture is not None:
+            raise SettingsError(
+                f"--capture: expected a model that finds defects, found {settings.model}, which "
+                "makes class maps. Leave it out."
+            )
+        refuse_dial(settings)
+        segmenter = Segmenter.load(settings.model, threads)
+        maps = MapMaker(segmenter, out, settings.overlap)
+        meta: Meta = segmenter.meta
+        card = segmenter.card()
+    else:
+        model = load(settings.model, threads).dialled(settings)
+        meta, card = model.meta, model.card()
     if settings.capture is not None:
         units = Units(
             settings.capture,
             settings.package,
             settings.rotation_tolerance,
-            model.meta.classes,
+            meta.classes,
             threads,
         )
-    card = model.card()
     head = {
         "semiscope": __version__,
         "model": card["sha256"],
@@ -140,14 +162,16 @@ def inspect(
         for row in journal.rows():
             gallery.admit(row)
         before = len(journal)
-        _Run(paths, model, settings, streams, gallery, units).execute(journal, progress)
+        _Run(paths, meta, model, settings, streams, gallery, units, maps).execute(journal, progress)
         of_units = {"capture", "package", "rotation_tolerance"} if units is None else set()
         told = settings.model_dump(mode="json", exclude=of_units)
-        write_results(out / RESULTS, journal, model.meta.classes, card, told)
-        write_csv(out / TABLE, journal, model.meta.classes)
+        write_results(out / RESULTS, journal, meta.classes, card, told)
+        write_csv(out / TABLE, journal, meta.classes)
+        if maps is not None:
+            write_materials(out / MATERIALS, journal)
         seconds = time.perf_counter() - started
-        summary = summarise(journal, model.meta.classes, out, len(journal) - before, seconds)
-        write_report(journal, summary, gallery, model.meta.classes, card, told)
+        summary = summarise(journal, meta.classes, out, len(journal) - before, seconds)
+        write_report(journal, summary, gallery, meta.classes, card, told)
     return summary
 
 
@@ -173,18 +197,22 @@ class _Run:
     def __init__(
         self,
         paths: Sequence[Path],
-        model: Predictor[Any, Any],
+        meta: Meta,
+        model: Predictor[Any, Any] | None,
         settings: InspectSettings,
         streams: int,
         gallery: Gallery,
         units: Units | None,
+        maps: MapMaker | None,
     ) -> None:
         self._paths = paths
+        self._meta = meta
         self._model = model
         self._settings = settings
         self._streams = streams
         self._gallery = gallery
         self._units = units
+        self._maps = maps
         self._engine = BoundedSemaphore(streams)
 
     def execute(self, journal: Journal, progress: Progress | None) -> None:
@@ -223,13 +251,18 @@ class _Run:
         paths = self._paths[start : start + self._settings.batch]
         rows: list[ImageRow] = [{"file": str(path)} for path in paths]
         small: list[tuple[ImageRow, Image, Inputs[Any]]] = []
-        for path, row in zip(paths, rows, strict=True):
+        for number, (path, row) in enumerate(zip(paths, rows, strict=True), start):
             try:
                 image = read_image(path)
+                if self._maps is not None:
+                    with self._engine:
+                        defects = self._maps.inspect(number, row, image)
+                    self._fill(row, image, defects)
+                    continue
                 if self._units is not None:
                     self._inspect_unit(self._units, row, image)
                     continue
-                inputs = prepare_inputs(self._model, image.specimen, self._settings.overlap)
+                inputs = self._inputs(image.specimen)
                 if inputs.tiles is None:
                     small.append((row, image, inputs))
                     continue
@@ -239,11 +272,12 @@ class _Run:
                 row["failed"] = error.problem
             except (SemiscopeError, OSError, MemoryError, cv2.error) as error:
                 row["failed"] = str(error) or type(error).__name__
-        singles = self._infer(
-            [i.prepared[0] for _, _, i in small], [i.sizes[0] for _, _, i in small]
-        )
-        for (row, image, _), single in zip(small, singles, strict=True):
-            self._fill(row, image, single)
+        if small:
+            singles = self._infer(
+                [i.prepared[0] for _, _, i in small], [i.sizes[0] for _, _, i in small]
+            )
+            for (row, image, _), single in zip(small, singles, strict=True):
+                self._fill(row, image, single)
         return rows
 
     def _inspect_unit(self, units: Units, row: ImageRow, image: Image) -> None:
@@ -255,7 +289,7 @@ class _Run:
             row["verdict"], row["reasons"] = "review", [str(captured.reason)]
         else:
             crop = captured.upright.pixels
-            inputs = prepare_inputs(self._model, crop, self._settings.overlap)
+            inputs = self._inputs(crop)
             found = inputs.joined(self._infer(inputs.prepared, inputs.sizes), *crop.shape[:2])
             unit = units.measure(captured, photo, found)
             reported, dispositions = self._fill(row, image, unit.found, unit.rotation)
@@ -263,17 +297,22 @@ class _Run:
         if captured.notes:
             row["notes"] = [*row.get("notes", ()), *captured.notes]
 
+    def _inputs(self, pixels: Pixels) -> Inputs[Any]:
+        assert self._model is not None
+        return prepare_inputs(self._model, pixels, self._settings.overlap)
+
     def _infer(
         self, prepared: Sequence[Any], sizes: Sequence[tuple[int, int]]
     ) -> list[Annotations]:
         settings = self._settings
+        assert self._model is not None
         return infer(self._model, prepared, sizes, settings.batch, settings.min_score, self._engine)
 
     def _fill(
         self, row: ImageRow, image: Image, found: Annotations, rotation: Rotation | None = None
     ) -> tuple[Annotations, tuple[Disposition, ...]]:
         """Fills the row of an image; gives what is reported and what becomes of it."""
-        meta, settings = self._model.meta, self._settings
+        meta, settings = self._meta, self._settings
         nm_per_px = settings.nm_per_px or image.nm_per_px
         row["width"], row["height"] = image.width, image.height
         row["nm_per_px"] = nm_per_px
@@ -338,7 +377,10 @@ def _clear(out: Path) -> None:
                     f"{out}: holds a run that was not finished ({done} images done). Continue it "
                     "with --resume, or choose another output folder."
                 )
-        for name in (RESULTS, TABLE, REPORT):
-            (out / name).unlink(missing_ok=True)
+        results = [out / name for name in (RESULTS, TABLE, REPORT, MATERIALS)]
+        if journal.exists():
+            results += (out / CLASS_MAPS).glob(CLASS_MAP_NAMES)
+        for path in results:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(out, error) from error

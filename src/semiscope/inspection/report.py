@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 
 from semiscope.geometry import outline
+from semiscope.inspection.class_maps import class_figures
 from semiscope.inspection.gallery import Gallery
 from semiscope.inspection.journal import ImageRow, Journal
+from semiscope.inspection.results import is_bad
 from semiscope.inspection.summary import InspectionSummary
 from semiscope.io.coco import decode_rle
 from semiscope.io.files import write_atomic
+from semiscope.report.overlay import MapPicture, maps_section
 from semiscope.report.page import Picture, Report, page
 
 _MOST_OTHERS = 20
+_MOST_MAPS = 60
 
 
 def write_report(
@@ -46,8 +50,19 @@ def write_report(
     lengths, scales, scores, review = array("d"), array("d"), array("d"), array("b")
     folders: Counter[str] = Counter()
     pictures: dict[tuple[int, int], Picture | None] = dict.fromkeys(gallery.chosen())
+    maps: list[MapPicture] = []
+    mapped = 0
     for index, row in enumerate(journal.rows()):
         folders[str(Path(row["file"]).parent)] += 1
+        if "class_map" in row and not is_bad(row):
+            mapped += 1
+            scale = row["nm_per_px"]
+            own = {
+                name: class_figures(measured, scale) for name, measured in row["classes"].items()
+            }
+            maps.append(MapPicture(row["file"], row["score"], row["overlay"], own))
+            if len(maps) > _MOST_MAPS:
+                maps.remove(max(maps, key=lambda m: m.score))
         for place, defect in enumerate(row.get("defects", ())):
             lengths.append(max(defect["bbox"][2:]))
             scales.append(row["nm_per_px"] or np.nan)
@@ -79,6 +94,7 @@ def write_report(
         pictures=[p for p in pictures.values() if p is not None],
         failed=summary.failed,
         csv=summary.csv.name,
+        maps=maps_section(sorted(maps, key=lambda m: m.score), classes, mapped),
         model=model,
         settings=settings,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from semiscope.inspection.class_maps import class_figures
 from semiscope.inspection.journal import DefectRow, ImageRow, Journal
 from semiscope.io.files import open_atomic
 
@@ -97,6 +98,11 @@ def _images(rows: Iterable[ImageRow]) -> Iterator[dict[str, Any]]:
             if "verdict" in row:
                 image["verdict"] = row["verdict"]
                 image["reason"] = "; ".join(row["reasons"])
+            if "class_map" in row:
+                image["class_map"] = row["class_map"]
+                image["score"] = row["score"]
+                scale = row["nm_per_px"]
+                image["classes"] = {k: class_figures(v, scale) for k, v in row["classes"].items()}
             yield image
 
 

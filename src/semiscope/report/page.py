@@ -75,6 +75,7 @@ class Report:
         pictures: The defects to show.
         failed: File and reason.
         csv: Name of the table beside the report.
+        maps: The section about class maps as HTML (see ``overlay.maps_section``).
         model: What the model's card says, plain values.
         settings: The settings of the run, plain values.
     """
@@ -92,6 +93,7 @@ class Report:
     pictures: Sequence[Picture]
     failed: Sequence[tuple[str, str]]
     csv: str
+    maps: str = ""
     model: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -131,6 +133,7 @@ def page(report: Report) -> str:
         "scores": histogram(report.scores, report.review, "score", limits=(0, 1)),
         "failed": _failures(report.failed),
         "csv": escape(report.csv),
+        "maps": report.maps,
         "shown": _shown(len(report.pictures), found),
         "model": _table(report.model),
         "settings": _table(report.settings),

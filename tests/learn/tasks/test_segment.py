@@ -8,9 +8,10 @@ import torch
 from semiscope.compress.export import export
 from semiscope.errors import DataError, ModelError, SettingsError
 from semiscope.infer.model import Model
-from semiscope.infer.segmenter import Segmenter, is_segmenter
+from semiscope.infer.segmenter import ClassMap, Segmenter, is_segmenter
 from semiscope.inspection.score_maps import MapScoreSettings, score_maps
 from semiscope.learn import run as runs
+from semiscope.learn.map_validation import _accept, _regions_right
 from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings, SegmentTask
 
 
@@ -42,6 +43,7 @@ def test_the_file_s_figures_are_those_of_the_training(trained):
     folder, figures = trained
     meta = export(folder / "run", folder / "maps.onnx", licence="CC0")
     assert meta.task == "class-map" and meta.classes == ("matrix", "layer", "crack")
+    assert 0 <= meta.thresholds["crack"].accept <= 1
     assert meta.defects == ("crack",) and meta.class_iou.keys() <= set(meta.classes)
     assert is_segmenter(folder / "maps.onnx")
     with pytest.raises(ModelError, match="found task 'class-map'"):
@@ -74,6 +76,19 @@ def test_the_file_s_figures_are_those_of_the_training(trained):
     (data / "classes.txt").write_text("matrix\nlayer\nvoid\n")
     with pytest.raises(ModelError, match="none for void"):
         score_maps(MapScoreSettings(model=str(folder / "maps.onnx"), data=(data,)))
+
+
+def test_regions_are_accepted_from_where_nine_of_ten_are_right():
+    truth = np.zeros((40, 60), np.uint8)
+    truth[5:10, 5:55] = 1
+    indices, score = truth.copy(), np.full(truth.shape, 0.95, np.float32)
+    indices[:, 30] = 0  # two regions, both right
+    indices[20:24, 20:24] = 1  # and a false one, of which the network is less sure
+    score[20:24, 20:24] = 0.6
+    rows = _regions_right(ClassMap(indices, score), truth, 1)
+    assert sorted(r for _, r in rows) == [False, True, True]
+    assert _accept(rows) == pytest.approx(0.95) and _accept([]) == 1.0
+    assert _accept([(0.9, False), (0.8, True)]) == 1.0
 
 
 def test_no_segmenter_is_refused(tmp_path, blob_model):

@@ -217,6 +217,7 @@ def map_spec(settings: MapSettings, data: MapData, text: str) -> dict[str, Any]:
         "defects": list(settings.defects),
         "input": data.input.model_dump(mode="json"),
         "field": [data.input.height, data.input.width],
+        "thresholds": data.validation.thresholds,
         "class_iou": data.validation.class_iou,
         "data": text,
     }
