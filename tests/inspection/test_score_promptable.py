@@ -83,13 +83,17 @@ def test_what_cannot_be_is_told(tmp_path, model):
         score_promptable(PromptScoreSettings(model=model, data=(data,), split="val"))
 
 
-def test_the_verb_prints_the_figures(tmp_path, model, monkeypatch, capsys):
+def test_the_verbs_print_figures_and_card(tmp_path, model, monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["semiscope", *arguments, "--json"])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        assert not done.value.code
+        return json.loads(capsys.readouterr().out)
+
     data = write_set(tmp_path / "a")
-    arguments = ["evaluate", "--model", model, "--data", str(data), "--prompts", "point", "--json"]
-    monkeypatch.setattr(sys, "argv", ["semiscope", *arguments])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    assert done.value.code == 0
-    figures = json.loads(capsys.readouterr().out)
+    figures = call("evaluate", "--model", model, "--data", str(data), "--prompts", "point")
     assert set(figures["per_class"]) == {"background", "layer", "crack"}
     assert 0 < figures["mean_iou"] < 1 and figures["failed"] == []
+    card = call("info", model)
+    assert card["task"] == "prompt" and card["side"] == 64 and card["file_bytes"] > 0

@@ -63,7 +63,7 @@ class AdaptSettings(Settings):
         ge=0,
         multiple_of=16,
         description="Side of the part of the input that a training view shows, mostly about a "
-        "region; 0 for the whole input. 512 learns three times as fast, with MobileSAM alone",
+        "region; 0 for the whole input. 512 is a quarter of the work; for MobileSAM alone",
     )
     validation: float = Field(
         0.1, gt=0, lt=1, description="Share of train held out when the set has no val folder"
