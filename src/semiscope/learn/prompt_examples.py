@@ -120,8 +120,8 @@ class PromptExamples(DetectExamples):
         values = to_tensor(seen.pixels, low_high, (0.0,) * 3, (1.0,) * 3)
         values = photometric(np.ascontiguousarray(values.transpose(1, 2, 0)), self._views, rng)
         image = np.zeros((3, side, side), np.float32)
-        values = (values - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
-        image[:, :rows, :columns] = values.transpose(2, 0, 1)
+        mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+        image[:, :rows, :columns] = ((values - mean) / std).transpose(2, 0, 1)
         shapes = seen.annotations.shapes or ()
         masks = [rasterise(s, rows, columns) for s in shapes if s is not None]
         regions = [m for m in masks if m.area >= self._prompts.least_area]
