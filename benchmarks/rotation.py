@@ -93,7 +93,13 @@ def plot(found: dict[float, list[Error]], path: Path) -> None:
             axes.plot(middle, values, style, color=f"C{k}", label=label)
     for bar, name in ((BAR_MEDIAN, "bar, median (solid)"), (BAR_99, "bar, 99 % (dashed)")):
         axes.axhline(bar, color="black", lw=0.8, ls=":")
-        axes.annotate(name, (BINS[-1], bar), xytext=(0, 3), textcoords="offset points", ha="right")
+        axes.annotate(
+            name,
+            (0.01, bar),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+        )
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set(
