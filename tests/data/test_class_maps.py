@@ -65,7 +65,7 @@ def test_classes_follow_the_pixels():
         core = judged & (cv2.erode(seen.classes, np.ones((5, 5))) == seen.classes)
         core &= cv2.dilate(seen.classes, np.ones((5, 5))) == seen.classes
         core[[0, 1, -2, -1]] = core[:, [0, 1, -2, -1]] = False
-        assert core.sum() > 100
+        assert core.sum() > 50
         np.testing.assert_array_equal(seen.pixels[core], seen.classes[core] * np.uint8(100))
 
 

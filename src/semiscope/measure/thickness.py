@@ -91,7 +91,7 @@ def local_thickness(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     place[owner.ravel()[outside]] = outside
     nearest = place[owner]
     beyond = _beyond(inside).ravel()
-    steps = _steps(distance)
+    unfit = _steps(distance) | _cut_short(nearest)
     found = []
     for axis in (0, 1):
         here, there = _all_but_last(axis), _all_but_first(axis)
@@ -103,7 +103,7 @@ def local_thickness(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
         apart = np.hypot(y, x)
         a, b = distance[here], distance[there]
         middle = (inside[here] | inside[there]) & (apart >= _OPPOSITE * 2 * np.maximum(a, b))
-        middle &= ~(steps[here] | steps[there])
+        middle &= ~(unfit[here] | unfit[there])
         # the two places are a pixel apart, of which the part across the layer counts
         across = np.abs((y, x)[axis][middle]) / apart[middle]
         borders = beyond[own[middle]] + beyond[other[middle]]
@@ -118,6 +118,21 @@ def _steps(distance: NDArray[Any]) -> NDArray[np.bool_]:
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
         found |= cv2.dilate(distance, disc) > distance + (_STEEP * reach + _SLACK)
     return found
+
+
+def _cut_short(nearest: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where the border's nearest point lies beyond the image, and the last one within is taken.
+
+    Args:
+        nearest: (H, W) the flat place of the nearest pixel outside.
+    """
+    height, width = nearest.shape
+    y, x = np.divmod(nearest, width)
+    # the nearest pixel is found to about a pixel
+    at_rim = (np.minimum(y, height - 1 - y) < 2) | (np.minimum(x, width - 1 - x) < 2)
+    own_y, own_x = np.indices(nearest.shape)
+    # straight across, the rim itself may well be the border
+    return np.asarray(at_rim & (y != own_y) & (x != own_x))
 
 
 def _beyond(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
