@@ -13,7 +13,7 @@ demo: .venv/core
 	@echo "the report: $(CURDIR)/runs/demo/report.html"
 
 test: .venv/dev lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/dev
 	$(BIN)/ruff check .
