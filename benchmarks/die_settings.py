@@ -94,7 +94,7 @@ def train_setting(name: str, out: Path) -> None:
     """Trains one row, from what it shares with others to its last weights."""
     first = FIRST.get(name, name)
     begun = out / f"{first}-start"
-    train_run(START, first, begun, init=None)
+    train_run(START, first, begun)
     run = out / name
     if name not in FIRST:
         train_run(SECOND, name, run, init=begun)

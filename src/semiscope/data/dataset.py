@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,12 @@ def open_dataset(root: Path, split: str | None = None) -> Dataset:
         present = ", ".join(sorted({s.split for s in dataset if s.split})) or "no splits"
         raise DataError(f"{root}: expected a split {split!r}, found {present}")
     return chosen
+
+
+def first_split(dataset: Dataset, names: Sequence[str]) -> str:
+    """The first of some splits that a data set has; "" when it has none of them."""
+    present = {s.split for s in dataset}
+    return next((name for name in names if name in present), "")
 
 
 def sample_classes(sample: Sample) -> NDArray[np.int64]:

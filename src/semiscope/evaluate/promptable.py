@@ -8,7 +8,7 @@ and of the many alike in an image only the largest do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -77,14 +77,7 @@ class RegionResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "mean_iou": self.mean_iou,
-            "materials": self.materials,
-            "defect": self.defect,
-            "per_class": self.per_class,
-            "regions": self.regions,
-            "images": self.images,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

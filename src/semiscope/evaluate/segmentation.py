@@ -8,7 +8,7 @@ nobody judged count nowhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -88,13 +88,7 @@ class MapResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "mean_iou": self.mean_iou,
-            "materials": self.materials,
-            "defect": self.defect,
-            "per_class": self.per_class,
-            "images": self.images,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

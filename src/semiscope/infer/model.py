@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -139,6 +139,21 @@ class ModelMeta(FileMeta):
     dial: tuple[DialPoint, ...] = Field(default=(), description="Accuracy and time by boxes, steps")
 
 
+_M = TypeVar("_M", bound=Settings)
+
+
+def checked_meta(kind: type[_M], values: dict[str, Any], path: Path) -> _M:
+    """What a model file says of itself, as ``open_model`` read it, checked.
+
+    Raises:
+        ModelError: Something is missing or out of range.
+    """
+    try:
+        return kind.from_dict(values, path)
+    except SettingsError as error:
+        raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
+
+
 class Model:
     """A loaded model file. It may be used from several threads at once.
 
@@ -163,10 +178,7 @@ class Model:
                 f"{path}: expected a model for detection, found task {values.get('task')!r}. "
                 "Choose another model."
             )
-        try:
-            self.meta = ModelMeta.from_dict(values, path)
-        except SettingsError as error:
-            raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
+        self.meta = checked_meta(ModelMeta, values, path)
         self.path = path
         self._input = self._session.get_inputs()[0].name
         self._further = self.meta.decoder.inputs(Dial())

@@ -21,9 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from semiscope.config import Settings
-from semiscope.errors import DataError, ModelError, SettingsError
+from semiscope.errors import DataError, ModelError
 from semiscope.infer.decode import scale_range, to_tensor, with_channels
-from semiscope.infer.model import locate, open_model
+from semiscope.infer.model import checked_meta, locate, open_model
 from semiscope.types import Pixels
 
 NO_POINT, NEGATIVE, POSITIVE = -1, 0, 1
@@ -255,10 +255,7 @@ class Promptable(Prompter):
                 f"{path}: expected a promptable model, found task {values.get('task')!r}. Make one "
                 "with: semiscope export mobile-sam:FILE --out FILE.onnx"
             )
-        try:
-            self.meta = PromptableMeta.from_dict(values, path)
-        except SettingsError as error:
-            raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
+        self.meta = checked_meta(PromptableMeta, values, path)
         super().__init__(self.meta.side, self.meta.mean, self.meta.std)
         self.path = path
         side = self.side

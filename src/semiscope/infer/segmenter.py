@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from semiscope.errors import ModelError, SettingsError
+from semiscope.errors import ModelError
 from semiscope.infer.decode import scale_range, to_tensor, with_channels
-from semiscope.infer.model import FileMeta, InputSpec, locate, open_model
+from semiscope.infer.model import FileMeta, InputSpec, checked_meta, locate, open_model
 from semiscope.infer.rewrite import read_task
 from semiscope.infer.tiled import OVERLAP
 from semiscope.tiling import Tile, blend, tiles
@@ -156,10 +156,7 @@ class Segmenter:
                 f"{path}: expected a model that makes class maps, found task "
                 f"{values.get('task')!r}. Train one with: semiscope train segment"
             )
-        try:
-            self.meta = SegmenterMeta.from_dict(values, path)
-        except SettingsError as error:
-            raise ModelError(f"{path}: its semiscope metadata is damaged: {error}") from None
+        self.meta = checked_meta(SegmenterMeta, values, path)
         self.path = path
         name = session.get_inputs()[0].name
         self._engine: Engine = lambda inputs: session.run(None, {name: inputs})[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from semiscope.data.dataset import open_dataset
+from semiscope.data.dataset import first_split, open_dataset
 from semiscope.errors import DataError, ImageError, ModelError
 from semiscope.evaluate.curves import ShapeKind
 from semiscope.evaluate.detection import DetectionReport, evaluate_detections
@@ -95,9 +95,8 @@ def labelled(meta: Meta, data: Path, split: str | Sequence[str]) -> list[Sample]
         ModelError: The model does not know a class of the data set.
     """
     dataset = open_dataset(data)
-    splits = {s.split for s in dataset}
-    wanted = split if isinstance(split, str) else next((s for s in split if s in splits), None)
-    if wanted is not None:
+    wanted = split if isinstance(split, str) else first_split(dataset, split)
+    if wanted:
         dataset = dataset.split(wanted)
     unknown = [c for c in dataset.classes if c not in meta.classes]
     if unknown:

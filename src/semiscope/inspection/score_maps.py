@@ -11,7 +11,7 @@ from pydantic import Field
 
 from semiscope.config import Settings
 from semiscope.data.class_maps import read_mapped
-from semiscope.data.dataset import open_dataset
+from semiscope.data.dataset import first_split, open_dataset
 from semiscope.errors import DataError, ImageError, ModelError, SettingsError
 from semiscope.evaluate.segmentation import SegmentationReport, confusion, segmentation_report
 from semiscope.infer.segmenter import Segmenter
@@ -102,8 +102,7 @@ def _mapped(data: Path, split: str, model: str, classes: tuple[str, ...]) -> Dat
         ModelError: The model does not know a class of it.
     """
     dataset = open_dataset(data)
-    splits = {s.split for s in dataset}
-    wanted = split or next((s for s in ("test", "val") if s in splits), "")
+    wanted = split or first_split(dataset, ("test", "val"))
     if wanted:
         dataset = dataset.split(wanted)
     mapped = tuple(s for s in dataset if s.class_map is not None)

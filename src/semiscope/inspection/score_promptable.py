@@ -12,6 +12,7 @@ from pydantic import Field
 
 from semiscope.config import Settings
 from semiscope.data.convert import open_outlined
+from semiscope.data.dataset import first_split
 from semiscope.data.prompts import inner_point
 from semiscope.errors import DataError, ImageError, SettingsError
 from semiscope.evaluate.promptable import (
@@ -83,18 +84,18 @@ def score_promptable(
     for device, dataset in devices.items():
         index = np.array([classes.index(c) for c in dataset.classes], np.int64)
         for sample in dataset:
-            done += 1
             assert sample.annotations is not None
             try:
                 pixels = read_image(sample.path).pixels
             except ImageError as error:
                 failed.append((str(sample.path), error.problem))
-                continue
-            class_id, regions = true_regions(
-                sample.annotations, pixels.shape[:2], settings.least_area, settings.most_regions
-            )
-            iou = region_ious(model, pixels, regions, settings.prompts)
-            rows.append(RegionRow(str(sample.path), device, index[class_id], iou))
+            else:
+                class_id, regions = true_regions(
+                    sample.annotations, pixels.shape[:2], settings.least_area, settings.most_regions
+                )
+                iou = region_ious(model, pixels, regions, settings.prompts)
+                rows.append(RegionRow(str(sample.path), device, index[class_id], iou))
+            done += 1
             if progress is not None:
                 progress(done, total)
     return region_report(rows, classes, settings.defects), tuple(failed)
@@ -133,10 +134,10 @@ def open_regions(data: Path, split: str = "") -> Dataset:
         DataError: There is none.
     """
     dataset = open_outlined(data)
-    splits = {s.split for s in dataset}
-    wanted = split or next((s for s in ("test", "val") if s in splits), "")
+    wanted = split or first_split(dataset, ("test", "val"))
     if not wanted:
         return dataset
-    if wanted not in splits:
+    part = dataset.split(wanted)
+    if not part.samples:
         raise DataError(f"{data}: expected class maps or outlines in {wanted}, found none")
-    return dataset.split(wanted)
+    return part
