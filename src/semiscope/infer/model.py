@@ -96,8 +96,8 @@ class Meta(Settings):
     """What every predictor says of itself, be it one model or several together."""
 
     name: str = Field(description="Name in the zoo, or the run's")
-    task: Literal["detect", "segment", "class-map"] = Field(
-        description="Boxes, boxes with masks, or a class for every pixel"
+    task: Literal["detect", "segment", "class-map", "classify"] = Field(
+        description="Boxes, boxes with masks, a class for every pixel, or one for the image"
     )
     classes: tuple[str, ...] = Field(min_length=1, description="Names by class index")
     field_height: int = Field(gt=0, description="Rows of an image that fits the input")
@@ -137,6 +137,25 @@ class ModelMeta(FileMeta):
     decoder: Decoder
     class_ap: dict[str, float] = Field(default={}, description="AP by class on held-out data")
     dial: tuple[DialPoint, ...] = Field(default=(), description="Accuracy and time by boxes, steps")
+
+
+class ClassifierMeta(FileMeta):
+    """What the file of a classifier says of itself.
+
+    The graph takes ``images`` (n, C, height, width), each a whole image without its info bar as
+    ``prepare`` gives it: scaled to fit, its aspect ratio kept. It gives ``logits`` (n, K) and
+    ``features`` (n, d), both float32; the likeliest class is that of the largest logit, and its
+    score the softmax of it. ``thresholds`` say from which score on a class needs no review.
+    """
+
+    task: Literal["classify"] = "classify"
+    two_magnifications: bool = Field(
+        False,
+        description="Whether the graph takes two further inputs: images_low, each image's partner "
+        "of low magnification, made ready like images, and has_low (n,) float32, 1 where there is "
+        "one. Where it is 0 the partner's pixels are not looked at (zeros will do), and the image "
+        "is judged alone",
+    )
 
 
 _M = TypeVar("_M", bound=Settings)
