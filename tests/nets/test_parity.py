@@ -1,4 +1,4 @@
-"""Backbones and RoIAlign answer the same in ONNX Runtime, with a free batch and free boxes."""
+"""Backbones, ViT and RoIAlign answer the same in ONNX Runtime, with a free batch and free boxes."""
 
 import tempfile
 import warnings
@@ -13,6 +13,7 @@ from torch import nn
 from semiscope.nets.backbones import BACKBONES
 from semiscope.nets.fpn import FeaturePyramid
 from semiscope.nets.roi import roi_align
+from semiscope.nets.vit import Vit
 
 pytestmark = pytest.mark.slow
 _BATCH = torch.export.Dim("batch", min=1, max=4096)
@@ -75,3 +76,15 @@ def test_swin():
             session.run(None, {"images": images.numpy()}), expected, strict=True
         ):
             np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_vit():
+    torch.manual_seed(0)
+    network = Vit((32, 48), 8, 16, 2, 4, 1).eval()
+    session = session_of(network, (torch.randn(2, 1, 32, 48),), ["images"], ({0: _BATCH},))
+    for batch in (1, 3):
+        images = torch.randn(batch, 1, 32, 48)
+        with torch.no_grad():
+            expected = network(images).numpy()
+        (ours,) = session.run(None, {"images": images.numpy()})
+        np.testing.assert_allclose(ours, expected, atol=1e-4)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from semiscope.nets.efficientnet_lite import EfficientNetLite0
 from semiscope.nets.resnet import ResNet
 from semiscope.nets.stages import Staged
 from semiscope.nets.swin import SwinB, original_names
+from semiscope.nets.weights import take_all
 
 # name -> the network for 1 or 3 channels of the image: features at strides 4, 8, 16 and 32
 BACKBONES: dict[str, Callable[[int], Staged]] = {
@@ -50,24 +50,6 @@ def load_backbone(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name in given.keys() & own.keys():
         if given[name].ndim == own[name].ndim == 4 and own[name].shape[1] == 1:
             given[name] = given[name].sum(1, keepdim=True)
-    faults = {
-        "missing": [k for k in own if k not in given and not _MAY_START_FRESH.match(k)],
-        "unknown": [k for k in given if k not in own],
-        "of another shape": [
-            f"{k} (expected {tuple(own[k].shape)}, found {tuple(v.shape)})"
-            for k, v in given.items()
-            if k in own and v.shape != own[k].shape
-        ],
-    }
-    if any(faults.values()):
-        raise ValueError(
-            "; ".join(f"{len(v)} tensors {k}: {_some(v)}" for k, v in faults.items() if v)
-        )
-    with torch.no_grad():
-        for name, value in given.items():
-            own[name].copy_(value)
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    for name in [k for k in own if k not in given and _MAY_START_FRESH.match(k)]:
+        del own[name]
+    take_all(own, given)
