@@ -156,6 +156,13 @@ class ClassifierMeta(FileMeta):
         "one. Where it is 0 the partner's pixels are not looked at (zeros will do), and the image "
         "is judged alone",
     )
+    clean: tuple[str, ...] = Field(default=(), description="Classes that mean no defect")
+    held_out: tuple[str, ...] = Field(
+        default=(),
+        description="Labelled images that training held out where the data set has no val part, "
+        "below the data set's folder, with slashes: calibrate takes thresholds from these and "
+        "known examples from the others",
+    )
 
 
 _M = TypeVar("_M", bound=Settings)
