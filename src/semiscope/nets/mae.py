@@ -65,8 +65,8 @@ class Mae(nn.Module):
 
         Args:
             images: (n, C, H, W).
-            kept: (n, K) int64, the places of the patches that are seen, row by row, each once; their
-                order does not matter.
+            kept: (n, K) int64, the places of the patches that are seen, counted row by row, each
+                once; their order does not matter.
 
         Returns:
             (n, patches, patch * patch * C) reconstruction, laid out as ``patches_of`` does; and
