@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semiscope.data.dataset import balanced_weights, find_format, hold_out, open_dataset
+from semiscope.data.dataset import balanced_weights, find_format, hold_out, joined, open_dataset
 from semiscope.errors import DataError
 from semiscope.types import Annotations, Dataset, Sample
 
@@ -19,6 +19,28 @@ def dataset_of(*shown: tuple[int, ...], classes: int = 4) -> Dataset:
         for i, ids in enumerate(shown)
     )
     return Dataset(tuple(f"c{i}" for i in range(classes)), samples)
+
+
+def test_joined_sets_share_the_classes_of_one_name():
+    alloy = Dataset(
+        ("matrix", "void", "crack"),
+        (Sample(Path("a.png"), (9, 9), Annotations(np.tile([1, 1, 3, 3], (2, 1)), [1, 2])),),
+        ("a note",),
+    )
+    coating = Dataset(
+        ("crack", "oxide"),
+        (
+            Sample(Path("b.png"), (9, 9), Annotations(np.tile([1, 1, 3, 3], (2, 1)), [0, 1])),
+            Sample(Path("c.png"), class_map=Path("c_map.png"), label=1),
+        ),
+    )
+    both = joined((alloy, coating))
+    assert both.classes == ("matrix", "void", "crack", "oxide")
+    assert both.notes == ("a note",)
+    assert [s.path.name for s in both] == ["a.png", "b.png", "c.png"]
+    assert both.samples[0].annotations.class_id.tolist() == [1, 2]
+    assert both.samples[1].annotations.class_id.tolist() == [2, 3]
+    assert (both.samples[2].label, both.samples[2].class_map) == (3, None)
 
 
 def test_hold_out_keeps_the_proportions_and_loses_nothing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,24 @@ def sample_classes(sample: Sample) -> NDArray[np.int64]:
     if sample.label is not None:
         parts.append(np.array([sample.label]))
     return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+
+
+def joined(datasets: Sequence[Dataset]) -> Dataset:
+    """Several data sets as one, for instances and labels; classes of one name are one class.
+
+    Class maps are left out: their files hold the indices of the set they come from.
+    """
+    classes = tuple(dict.fromkeys(name for d in datasets for name in d.classes))
+    samples = []
+    for dataset in datasets:
+        place = np.array([classes.index(name) for name in dataset.classes], np.int64)
+        for sample in dataset:
+            truth, label = sample.annotations, sample.label
+            if truth is not None:
+                truth = replace(truth, class_id=place[truth.class_id])
+            label = None if label is None else int(place[label])
+            samples.append(replace(sample, annotations=truth, label=label, class_map=None))
+    return Dataset(classes, tuple(samples), tuple(n for d in datasets for n in d.notes))
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

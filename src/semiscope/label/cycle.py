@@ -163,7 +163,7 @@ def learn(
         runs.resume(run, progress)
     else:
         given = settings.model_dump(include=set(AdaptSettings.model_fields))
-        runs.start("prompt", PromptTaskSettings(data=labelled, **given), loop, run, progress)
+        runs.start("prompt", PromptTaskSettings(data=(labelled,), **given), loop, run, progress)
     export_run(run, folder / MODEL, weights=16)
     seconds = time.perf_counter() - started
     devices = _devices(folder / MODEL, settings)

@@ -57,7 +57,7 @@ def layers(tmp_path_factory):
 
 
 def settings_for(base, layers, **changes):
-    return PromptTaskSettings(base=base, data=layers, rank=2, **{"side": SIDE, **changes})
+    return PromptTaskSettings(base=base, rank=2, **{"data": (layers,), "side": SIDE, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +194,16 @@ def test_a_part_of_the_image_may_be_the_view(base, layers):
     assert "box_iou" in task.evaluate(learner) and learner.network.side == 128
 
 
+def test_two_sets_are_learned_from_as_one(base, layers, tmp_path):
+    shutil.copytree(layers, tmp_path / "other")
+    (tmp_path / "other" / "classes.txt").write_text("matrix\nlayer\nvoid\n")
+    both = settings_for(base, layers, data=(layers, tmp_path / "other"))
+    task = PromptTask(both, 0)
+    assert len(task.examples()) == 8
+    figures = task.evaluate(task.network())
+    assert {"box_iou_layer", "box_iou_particle", "box_iou_void"} <= figures.keys()
+
+
 def test_a_view_without_a_region_teaches_nothing(base, layers):
     task = PromptTask(settings_for(base, layers, prompts=PromptSettings(least_area=9999)), 0)
     examples, learner = task.examples(), task.network()
@@ -221,7 +231,7 @@ def test_what_cannot_be_is_told(base, layers, tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match="view: expected at most the input's 64, found 80"):
         PromptTask(settings_for(base, layers, view=80), 0)
     with pytest.raises(SettingsError, match="rank must be from 1 to 128, found 200"):
-        PromptTask(PromptTaskSettings(base=base, data=layers, rank=200, side=64), 0).network()
+        PromptTask(PromptTaskSettings(base=base, data=(layers,), rank=200, side=64), 0).network()
     (tmp_path / "boxes/images").mkdir(parents=True)
     (tmp_path / "boxes/labels").mkdir()
     cv2.imwrite(str(tmp_path / "boxes/images/a.png"), np.zeros((20, 20), np.uint8))

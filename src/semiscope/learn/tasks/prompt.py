@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from semiscope.config import Settings
 from semiscope.data.augment import ViewSettings
 from semiscope.data.convert import open_outlined
-from semiscope.data.dataset import hold_out
+from semiscope.data.dataset import hold_out, joined
 from semiscope.errors import DataError, SettingsError
 from semiscope.evaluate.promptable import RegionRow, region_report, true_regions
 from semiscope.infer.model import InputSpec
@@ -83,7 +83,11 @@ class AdaptSettings(Settings):
 class PromptTaskSettings(AdaptSettings):
     """How a promptable network is adapted, and to what."""
 
-    data: Path = Field(description="Data set with class maps or outlines; of maps, their regions")
+    data: tuple[Path, ...] = Field(
+        min_length=1,
+        description="Data sets with class maps or outlines; of maps, their regions. Classes of one "
+        "name are one",
+    )
 
 
 class PromptLoopSettings(LoopSettings):
@@ -214,8 +218,8 @@ class PromptTask:
         )
         self._held_out = validation
         self._text = (
-            f"{settings.base}, adapted to {settings.data.name}: {len(train)} images, "
-            f"{len(validation)} held out"
+            f"{settings.base}, adapted to {', '.join(d.name for d in settings.data)}: "
+            f"{len(train)} images, {len(validation)} held out"
         )
 
     def network(self) -> nn.Module:
@@ -317,15 +321,22 @@ def _open_splits(settings: PromptTaskSettings, seed: int) -> tuple[Dataset, Data
     Raises:
         DataError: There is none of the one or the other.
     """
-    dataset = open_outlined(settings.data)
+    parts = [_open_split(data, settings.validation, seed) for data in settings.data]
+    train, validation = (joined(side) for side in zip(*parts, strict=True))
+    return train, validation
+
+
+def _open_split(data: Path, validation: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The same of one set."""
+    dataset = open_outlined(data)
     known = {s.split for s in dataset}
     train = dataset.split("train" if "train" in known else "")
     least = 1 if "val" in known else 2
     if len(train) < least:
         raise DataError(
-            f"{settings.data}: expected at least {least} images with class maps or outlines to "
-            f"learn from, found {len(train)}"
+            f"{data}: expected at least {least} images with class maps or outlines to learn "
+            f"from, found {len(train)}"
         )
     if "val" in known:
         return train, dataset.split("val")
-    return hold_out(train, settings.validation, seed)
+    return hold_out(train, validation, seed)
