@@ -77,6 +77,61 @@ def write_model():
     return write_blob_model
 
 
+def write_class_model(path: Path, **changes) -> Path:
+    """A classifier that any one can check by hand, of 32 x 32 inputs in [0, 1].
+
+    Its features are the mean brightness of the left half and of the right half. "left" has the
+    logit 20 l - 10 r, "right" 20 r - 10 l, "even" 4. So a bright left half beside a dark one gives
+    logits 20, -10 and 4; both dark give "even", and both bright a draw of the first two.
+    """
+    nodes = [
+        helper.make_node("AveragePool", ["images"], ["h"], kernel_shape=[32, 16], strides=[32, 16]),
+        helper.make_node("Flatten", ["h"], ["features"]),
+        helper.make_node("Gemm", ["features", "w", "b"], ["logits"]),
+    ]
+    weight = np.array([[20, -10, 0], [-10, 20, 0]], np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "halves",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 32, 32])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3]),
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 2]),
+        ],
+        [
+            numpy_helper.from_array(weight, "w"),
+            numpy_helper.from_array(np.array([0, 0, 4], np.float32), "b"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    meta = {
+        "name": "halves",
+        "task": "classify",
+        "network": "one linear layer",
+        "classes": ["left", "right", "even"],
+        "input": {
+            **{"height": 32, "width": 32, "channels": 1},
+            **{"scaling": "dtype", "mean": [0.0], "std": [1.0]},
+        },
+        "field_height": 32,
+        "field_width": 32,
+        "thresholds": {k: {"report": 0.0, "accept": 0.9} for k in ("left", "right", "even")},
+        "parameters": 9,
+        "gflops": 0.0001,
+        "data": "none",
+        "licence": "Apache-2.0",
+        **changes,
+    }
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(meta))
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def class_model(tmp_path):
+    return write_class_model(tmp_path / "halves.onnx")
+
+
 DISCS_META = {
     "name": "discs",
     "network": "by hand",

@@ -40,7 +40,7 @@ def plain():
 def test_a_few_flipped_values_are_forgiven_only_where_rounding_grows(
     tmp_path, plain, places, steep, agrees
 ):
-    arguments = Shifted(places), plain, IMAGES, {}, tmp_path / "x.onnx", steep
+    arguments = Shifted(places), plain, IMAGES, lambda images: {}, tmp_path / "x.onnx", steep
     if agrees:
         _check_parity(*arguments)
     else:

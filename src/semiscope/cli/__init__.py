@@ -44,6 +44,7 @@ _VERBS = (
     (simulate, "sem-lines", "labelled:simulate_sem_lines", "Line-space SEM scenes with defects."),
     (simulate, "ic-package", "labelled:simulate_ic_package", "IC packages with die defects."),
     (simulate, "tem-stack", "labelled:simulate_tem_stack", "TEM cross-sections of two devices."),
+    (train, "classify", "learning:train_classify", "Learn one class for the whole image."),
     (train, "detect", "learning:train_detect", "Learn to find defects: boxes, or masks by YOLOv5."),
     (train, "diffuse", "learning:train_diffuse", "Learn to find and outline defects by diffusion."),
     (train, "instances", "learning:train_instances", "Learn to outline defects: Mask R-CNN."),

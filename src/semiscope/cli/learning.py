@@ -33,6 +33,7 @@ from semiscope.learn import run as runs
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.presets import PRESETS
 from semiscope.learn.promptable import is_base
+from semiscope.learn.tasks.classify import ClassifyLoopSettings, ClassifySettings
 from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings
 from semiscope.learn.tasks.instances import InstancesSettings
@@ -49,6 +50,19 @@ Loop = Annotated[LoopSettings, Parameter(name="*")]
 
 # how the teacher itself began, and the sparsity before it was pruned, are not for its student
 _TEACHER_S_OWN = {"init", "pretrained", "sparsity"}
+
+
+def train_classify(
+    *,
+    learn: Annotated[ClassifySettings, Parameter(name="*")],
+    loop: Annotated[ClassifyLoopSettings, Parameter(name="*")] = ClassifyLoopSettings(),  # noqa: B008
+    out: Out = Path("runs/classify"),
+    settings: SettingsFile = None,
+    resume: Resume = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier from images in folders of their classes."""
+    run_training("classify", learn, loop, out, resume, as_json)
 
 
 def train_detect(

@@ -24,12 +24,19 @@ from semiscope.compress.profile import profile
 from semiscope.config import read_toml
 from semiscope.errors import ModelError, SettingsError
 from semiscope.infer.decoders import Decoder
-from semiscope.infer.model import ClassThreshold, FileMeta, InputSpec, ModelMeta
+from semiscope.infer.model import (
+    ClassifierMeta,
+    ClassThreshold,
+    FileMeta,
+    InputSpec,
+    ModelMeta,
+)
 from semiscope.infer.sampling import Dial
 from semiscope.infer.segmenter import TASK as CLASS_MAP
 from semiscope.infer.segmenter import SegmenterMeta
 from semiscope.io.files import write_atomic
 from semiscope.learn import checkpoint
+from semiscope.nets.classifier import Classifier
 from semiscope.nets.deeplab import DeepLabV3Plus
 from semiscope.nets.diffusion_inst import Denoiser, DiffusionInst
 from semiscope.nets.mask_rcnn import Detections, with_backbone
@@ -38,6 +45,8 @@ from semiscope.nets.yolov7_tiny import YoloV7Tiny
 
 _PARITY = 1e-3  # of raw logits; scores then agree within a quarter of it
 _DRAWS = 3
+Further = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
+"""The inputs of a network besides a batch of images."""
 _STEEP_SHARE = 0.98  # of the values, which must agree where a rounding can flip a selection
 
 
@@ -48,6 +57,23 @@ def _graph(*outputs: str) -> Callable[[nn.Module, Tensor], onnx.ModelProto]:
         return to_onnx(network, {"images": images}, outputs, {"images": {0: "batch"}})
 
     return write
+
+
+def _classifier_graph(network: nn.Module, images: Tensor) -> onnx.ModelProto:
+    further = _partners(network, images.numpy())
+    inputs = {"images": images, **{k: torch.from_numpy(v) for k, v in further.items()}}
+    free = {name: {0: "batch"} for name in inputs}
+    return to_onnx(network, inputs, ("logits", "features"), free)
+
+
+def _partners(network: nn.Module, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """What a classifier of two magnifications takes besides images; every second has a partner."""
+    if not isinstance(network, Classifier) or network.missing is None:
+        return {}
+    return {
+        "images_low": images[::-1].copy(),
+        "has_low": (np.arange(len(images)) % 2).astype(np.float32),
+    }
 
 
 def _same(network: nn.Module) -> nn.Module:
@@ -96,6 +122,7 @@ DEPLOYMENTS = {
     "mask-rcnn": _INSTANCES,
     "pointrend": _INSTANCES,
     "deeplabv3plus": Deployment(DeepLabV3Plus, _Listed, _graph("logits")),
+    "classifier": Deployment(Classifier, _same, _classifier_graph),
 }
 
 
@@ -163,21 +190,26 @@ def export(
         "licence": licence,
         "limits": limits,
     }
-    further: dict[str, NDArray[np.float32]] = {}
+    further: Further = partial(_partners, deployed)
     make: Callable[..., FileMeta]
     thresholds = {k: ClassThreshold.model_validate(v) for k, v in spec["thresholds"].items()}
     if spec["task"] == CLASS_MAP:
         iou = {k: round(v, 4) for k, v in spec["class_iou"].items()}
         defects = tuple(spec["defects"])
         make = partial(SegmenterMeta, defects=defects, class_iou=iou, thresholds=thresholds)
+    elif spec["task"] == "classify":
+        two = bool(further(images))
+        make = partial(ClassifierMeta, two_magnifications=two, thresholds=thresholds)
     else:
         decoder: Decoder = TypeAdapter(Decoder).validate_python(spec["decoder"])
-        further = decoder.inputs(Dial())
+        constant = decoder.inputs(Dial())
+        further = lambda images: constant  # noqa: E731
         ap = {k: round(v, 4) for k, v in spec["class_ap"].items()}
         make = partial(
             ModelMeta, task=spec["task"], decoder=decoder, thresholds=thresholds, class_ap=ap
         )
-    size = profile(network, [torch.from_numpy(v) for v in (images[:1], *further.values())])
+    one = images[:1]
+    size = profile(network, [torch.from_numpy(v) for v in (one, *further(one).values())])
     meta = make(**common, gflops=round(size.gflops, 3))
     model = DEPLOYMENTS[spec["net"]].graph(deployed, torch.from_numpy(images))
     if weights != 32:
@@ -193,7 +225,7 @@ def _check_parity(
     network: nn.Module,
     content: bytes,
     images: NDArray[np.float32],
-    further: dict[str, NDArray[np.float32]],
+    further: Further,
     out: Path,
     steep: bool,
 ) -> None:
@@ -203,7 +235,7 @@ def _check_parity(
     for batch in (1, 3):
         for draw in range(draws):
             some = generator.standard_normal((batch, *images.shape[1:]), dtype=np.float32)
-            inputs = {"images": some, **further}
+            inputs = {"images": some, **further(some)}
             with torch.no_grad():
                 expected = [m.numpy() for m in network(*map(torch.from_numpy, inputs.values()))]
             difference = _difference(session.run(None, inputs), expected, share)

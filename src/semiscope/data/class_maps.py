@@ -31,6 +31,11 @@ class MapExample:
     pixels: Pixels
     classes: NDArray[np.uint8]
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.pixels.nbytes + self.classes.nbytes
+
 
 def open_mapped(root: Path) -> Dataset:
     """A data set with class maps.

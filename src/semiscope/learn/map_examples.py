@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -15,30 +15,8 @@ from semiscope.data.class_maps import MapExample, draw_place, map_view, read_map
 from semiscope.infer.decode import scale_range, to_tensor, with_channels
 from semiscope.infer.model import InputSpec
 from semiscope.io.masks import IGNORE
+from semiscope.learn.kept import Kept
 from semiscope.types import Sample
-
-_ROOM = 2 << 30  # bytes
-
-
-class Kept:
-    """Images read when asked for, and kept while there is room."""
-
-    def __init__(self, read: Callable[[Sample], MapExample], samples: Sequence[Sample]) -> None:
-        self._read, self._samples, self._room = read, samples, _ROOM
-        self._known: dict[int, MapExample] = {}
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> MapExample:
-        if index in self._known:
-            return self._known[index]
-        example = self._read(self._samples[index])
-        size = example.pixels.nbytes + example.classes.nbytes
-        if size <= self._room:
-            self._known[index] = example
-            self._room -= size
-        return example
 
 
 class MapExamples:

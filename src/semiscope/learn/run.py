@@ -14,6 +14,7 @@ from semiscope.config import Settings, read_toml
 from semiscope.errors import SettingsError
 from semiscope.io.files import write_atomic
 from semiscope.learn.loop import LoopSettings, Progress, Task, train
+from semiscope.learn.tasks.classify import ClassifyLoopSettings, ClassifySettings, ClassifyTask
 from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings, DiffuseTask
 from semiscope.learn.tasks.distill import DistillSettings, DistillTask
@@ -41,6 +42,7 @@ class Way(NamedTuple):
 
 
 TASKS = {
+    "classify": Way(ClassifySettings, ClassifyLoopSettings, ClassifyTask),
     "detect": Way(DetectSettings, LoopSettings, detect_task),
     "diffuse": Way(DiffuseSettings, DiffuseLoopSettings, DiffuseTask),
     "distill": Way(DistillSettings, LoopSettings, DistillTask),

@@ -22,7 +22,8 @@ from semiscope.infer.model import InputSpec
 from semiscope.io import masks
 from semiscope.io.image import images_below, read_image
 from semiscope.io.masks import IGNORE
-from semiscope.learn.map_examples import Kept, MapExamples, grey_values, normalised
+from semiscope.learn.kept import Kept
+from semiscope.learn.map_examples import MapExamples, grey_values, normalised
 from semiscope.types import Sample
 
 _log = logging.getLogger(__name__)

@@ -27,6 +27,7 @@ _STAGES = (
     (6, 3, 1, 320, 1),
 )
 _LAST_OF_STRIDE = (1, 2, 4, 6)  # the stages that end strides 4, 8, 16 and 32
+_TOP = 1280
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> nn.Conv2d:
@@ -68,9 +69,10 @@ class EfficientNetLite0(Staged):
     Args:
         inputs: Channels of the image, 1 or 3.
         levels: 3 or 4 features.
+        top: One feature more, of 1280 channels at stride 32: what the published classifier pools.
     """
 
-    def __init__(self, inputs: int = 3, levels: Literal[3, 4] = 3) -> None:
+    def __init__(self, inputs: int = 3, levels: Literal[3, 4] = 3, top: bool = False) -> None:
         super().__init__()
         self._taken = _LAST_OF_STRIDE[-levels:]
         self.channels = tuple(_STAGES[i][3] for i in self._taken)
@@ -85,10 +87,16 @@ class EfficientNetLite0(Staged):
                 width = outputs
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
+        # behind the stages, where the published checkpoints have it
+        self.top: nn.Sequential | None = None
+        if top:
+            self.top = nn.Sequential(_conv(width, _TOP, 1, 1), _norm(_TOP), nn.ReLU6(inplace=True))
+            self.channels = (*self.channels, _TOP)
 
     def parts(self) -> Sequence[Sequence[nn.Module]]:
         """The modules of the stem, then those of each stage."""
-        return ((self.stem,), *((stage,) for stage in self.stages))
+        top = () if self.top is None else ((self.top,),)
+        return ((self.stem,), *((stage,) for stage in self.stages), *top)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, inputs, H, W) -> features, finest first, with ``channels`` channels."""
@@ -98,6 +106,8 @@ class EfficientNetLite0(Staged):
             x = stage(x)
             if i in self._taken:
                 levels.append(x)
+        if self.top is not None:
+            levels.append(self.top(x))
         return tuple(levels)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:

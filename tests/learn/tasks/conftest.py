@@ -63,3 +63,26 @@ def layered() -> Callable[[Path], Path]:
         return root
 
     return write
+
+
+@pytest.fixture(scope="session")
+def halves() -> Callable[[Path], Path]:
+    """Writes images in folders: which half is bright, or neither; grey and colour, many sizes."""
+
+    def write(root: Path, train: int = 6, val: int = 3) -> Path:
+        rng = np.random.default_rng(0)
+        for split, n in (("train", train), ("val", val)):
+            for name in ("even", "left", "right"):
+                (root / split / name).mkdir(parents=True)
+                for i in range(n):
+                    height, width = rng.integers(20, 60, 2)
+                    image = rng.integers(20, 60, (height, width), dtype=np.uint8)
+                    half = {"left": slice(0, width // 2), "right": slice(width // 2, None)}
+                    if name in half:
+                        image[:, half[name]] += 150
+                    if i % 2:
+                        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+                    cv2.imwrite(str(root / split / name / f"{i}.png"), image)
+        return root
+
+    return write

@@ -1,0 +1,284 @@
+"""Learning one class for the whole image, from folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+from semiscope.data.dataset import hold_out, open_dataset
+from semiscope.errors import DataError, SettingsError
+from semiscope.learn import checkpoint
+from semiscope.learn.class_examples import ClassExamples, ClassViewSettings
+from semiscope.learn.class_validation import ClassValidation
+from semiscope.learn.loop import LoopSettings
+from semiscope.learn.tasks.common import InputSettings, best_weights, load_pretrained
+from semiscope.nets.classifier import Classifier, ClassifierNet
+from semiscope.types import Dataset, Sample
+
+
+class ClassifySettings(InputSettings):
+    """What is learned and from what."""
+
+    data: Path = Field(description="Data set with a folder a class")
+    net: ClassifierNet = Field("efficientnet-lite0", description="What extracts features")
+    init: Path | None = Field(
+        None,
+        description="Run of train pretrain or train classify with the same net, whose best "
+        "weights are the start",
+    )
+    freeze: bool = Field(False, description="Only the last layer learns: a linear probe")
+    labels_per_class: int = Field(
+        0, ge=0, description="Draw so many training images of each class by the seed; 0 for all"
+    )
+    leave_out: tuple[str, ...] = Field(
+        (), description="Classes that are not learned, to see whether they are found unknown"
+    )
+    validation: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of train held out when the set has no val folder; with 0 the newest "
+        "weights are kept in place of the best",
+    )
+    height: int = Field(224, ge=32, multiple_of=32, description="Rows of the network's input")
+    width: int = Field(224, ge=32, multiple_of=32, description="Columns of the network's input")
+    channels: Annotated[Literal[1, 3], BeforeValidator(int)] = Field(
+        1, description="1 for grey images, 3 for colour"
+    )
+    optimiser: Literal["adamw", "sgd"] = Field("adamw", description="How weights are updated")
+    learning_rate: float = Field(1e-3, gt=0, description="At its peak")
+    layer_decay: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Learning rate of a stage as a share of the next one's, where trained weights "
+        "are the start",
+    )
+    weight_decay: float = Field(0.05, ge=0, description="On weights, not on biases and norms")
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="Share of the truth that is spread over all classes"
+    )
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="Share of the features that the last layer does not see"
+    )
+    augment: ClassViewSettings = ClassViewSettings()
+
+
+class ClassifyLoopSettings(LoopSettings):
+    """How long and how a training of a classifier runs."""
+
+    epochs: int = Field(50, ge=1, description="Passes over the training set")
+    batch: int = Field(32, ge=2, description="Images a step and process")
+    ema_decay: float = Field(0.998, ge=0, lt=1, description="Of the averaged weights")
+    ema_ramp: float = Field(100.0, gt=0, description="Updates in which the average slows down")
+    balanced: bool = Field(True, description="Draw images so that every class is met as often")
+
+
+class ClassifyTask:
+    """Trains a ``Classifier`` (see ``learn.loop.Task``)."""
+
+    def __init__(self, settings: ClassifySettings, seed: int) -> None:
+        """Opens the data.
+
+        Raises:
+            DataError: No image has a class, or there are not two classes to tell apart.
+            SettingsError: A class that is to be left out is none of the classes.
+        """
+        self.settings = settings
+        train, held = _open_splits(settings, seed)
+        self.classes = train.classes
+        self.input = settings.input_spec()
+        self._examples = ClassExamples(train, self.input, settings.augment)
+        self._validation = ClassValidation(held, self.input)
+        self._field = _median_size(train)
+        self._text = f"{settings.data.name}: {len(train)} images, {len(held)} held out"
+        self._built: dict[str, Any] = {
+            "net": settings.net,
+            "classes": len(self.classes),
+            "channels": settings.channels,
+            "dropout": settings.dropout,
+            "standardised": settings.freeze,
+        }
+
+    def network(self) -> nn.Module:
+        """A fresh network, its encoder loaded and frozen as the settings say.
+
+        Raises:
+            SettingsError: The weights or the run cannot be had, or do not fit.
+        """
+        settings = self.settings
+        network = Classifier(**self._built)
+        load_pretrained(network.encoder, settings.pretrained, settings.net)
+        if settings.init is not None:
+            _take(network, settings.init, self.classes)
+        network.freeze(len(network.parts()) if settings.freeze else settings.frozen_stages)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
+    def spec(self) -> dict[str, Any]:
+        """What ``compress.export`` needs to rebuild the network and to write the model file."""
+        return {
+            "task": "classify",
+            "net": "classifier",
+            "built": self._built,
+            "network": self.settings.net,
+            "classes": list(self.classes),
+            "input": self.input.model_dump(mode="json"),
+            "field": list(self._field),
+            "thresholds": self._validation.thresholds,
+            "data": self._text,
+        }
+
+    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        """AdamW or SGD, with a learning rate that falls from the last stage to the first."""
+        assert isinstance(network, Classifier)
+        settings = self.settings
+        trained = bool(settings.pretrained) or settings.init is not None
+        decay = settings.layer_decay if trained else 1.0
+        groups = layer_groups(network, settings, decay)
+        if settings.optimiser == "sgd":
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        return torch.optim.AdamW(groups)
+
+    def examples(self) -> ClassExamples:
+        """The training views."""
+        return self._examples
+
+    def loss(
+        self, network: nn.Module, batch: tuple[Tensor, ...]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross entropy of one batch with smoothed labels."""
+        device = next(network.parameters()).device
+        images, *further, labels = (part.to(device, non_blocking=True) for part in batch)
+        images = images.to(memory_format=torch.channels_last)
+        logits, _ = network(images, *further)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+        return loss, {"loss": loss.detach()}
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Accuracy, balanced accuracy and kappa on the held-out images."""
+        return self._validation.evaluate(network)
+
+
+def layer_groups(
+    network: Classifier, settings: ClassifySettings, decay: float
+) -> list[dict[str, Any]]:
+    """Learning parameters by learning rate and weight decay.
+
+    The last layer learns at the full rate, the encoder's last stage at ``decay`` times that and
+    ``backbone_rate``, the one before at ``decay`` squared, and so on down to the stem (Bao et al.
+    2022, as He et al. 2022 fine-tune).
+    """
+    parts = network.parts()
+    stage_of = {p: i for i, part in enumerate(parts) for m in part for p in m.parameters()}
+    rows: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = settings.learning_rate
+        if name.startswith("encoder."):
+            # what is in no part stands before all of them
+            depth = len(parts) - stage_of.get(parameter, 0)
+            rate *= settings.backbone_rate * decay**depth
+        weight = parameter.ndim > 1 and parameter.shape[0] > 1
+        rows.setdefault((rate, weight), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": rate,
+            "weight_decay": settings.weight_decay if weight else 0.0,
+        }
+        for (rate, weight), parameters in sorted(rows.items(), key=lambda r: r[0])
+    ]
+
+
+def _take(network: Classifier, run: Path, classes: Sequence[str]) -> None:
+    """Gives a network the best weights of a run: the encoder, and a head of the same classes.
+
+    Raises:
+        SettingsError: The run has none, or those of another network.
+    """
+    tensors = best_weights(run)
+    _, state = checkpoint.load(run / "best")
+    encoder = {k[8:]: v for k, v in tensors.items() if k.startswith("encoder.")}
+    try:
+        network.encoder.load_state_dict(encoder)
+        if state["spec"].get("classes") == list(classes):
+            network.load_state_dict(tensors)
+    except RuntimeError:
+        raise SettingsError(
+            f"{run}: expected weights of the same net with the same channels, found another. Set "
+            "these as that run has them."
+        ) from None
+
+
+def _open_splits(settings: ClassifySettings, seed: int) -> tuple[Dataset, Dataset]:
+    """The training and the held-out part: labelled images of the classes that are learned.
+
+    Raises:
+        DataError: No image has a class, or there are not two classes to tell apart.
+        SettingsError: A class that is to be left out is none of the classes.
+    """
+    dataset = open_dataset(settings.data)
+    unknown = [name for name in settings.leave_out if name not in dataset.classes]
+    if unknown:
+        raise SettingsError(
+            f"leave_out: expected some of {', '.join(dataset.classes)}, found {', '.join(unknown)}"
+        )
+    known = {s.split for s in dataset}
+    train = dataset.split("train" if "train" in known else "")
+    # a class that training never sees cannot be told from the others
+    shown = {s.label for s in train} - {dataset.classes.index(k) for k in settings.leave_out}
+    kept = sorted(k for k in shown if k is not None)
+    if len(kept) < 2:
+        found = ", ".join(dataset.classes[k] for k in kept) or "none"
+        raise DataError(
+            f"{settings.data}: expected training images in folders of at least two classes, found "
+            f"{found}"
+        )
+    train = _of_classes(train, kept)
+    if settings.labels_per_class:
+        train = draw_labels(train, settings.labels_per_class, seed)
+    if "val" in known:
+        return train, _of_classes(dataset.split("val"), kept)
+    if not settings.validation:
+        return train, Dataset(train.classes, ())
+    return hold_out(train, settings.validation, seed)
+
+
+def _of_classes(dataset: Dataset, kept: Sequence[int]) -> Dataset:
+    """The images of some classes, which are numbered anew."""
+    place = {old: new for new, old in enumerate(kept)}
+    return Dataset(
+        tuple(dataset.classes[k] for k in kept),
+        tuple(
+            Sample(s.path, s.size, label=place[s.label], split=s.split)
+            for s in dataset
+            if s.label in place
+        ),
+    )
+
+
+def draw_labels(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """So many images of each class, or all of a class that has fewer."""
+    rng = np.random.default_rng(seed)
+    labels = np.array([s.label for s in dataset])
+    drawn = [
+        rng.permutation(np.flatnonzero(labels == k))[:count] for k in range(len(dataset.classes))
+    ]
+    return Dataset(
+        dataset.classes, tuple(dataset.samples[i] for i in np.sort(np.concatenate(drawn)))
+    )
+
+
+def _median_size(dataset: Dataset) -> tuple[int, int]:
+    """The median (height, width) of the images; those of a folder data set are always known."""
+    height, width = np.median([s.size for s in dataset if s.size is not None], 0)
+    return int(height), int(width)
