@@ -48,6 +48,7 @@ _VERBS = (
     (train, "detect", "learning:train_detect", "Learn to find defects: boxes, or masks by YOLOv5."),
     (train, "diffuse", "learning:train_diffuse", "Learn to find and outline defects by diffusion."),
     (train, "instances", "learning:train_instances", "Learn to outline defects: Mask R-CNN."),
+    (train, "pretrain", "learning:train_pretrain", "Learn from images without labels."),
     (train, "segment", "learning:train_segment", "Learn class maps from labelled images."),
     (train, "prompt", "learning:train_prompt", "Adapt a promptable network by LoRA."),
     (train, "semi", "learning:train_semi", "Learn class maps from few labels and many images."),

@@ -37,6 +37,7 @@ from semiscope.learn.tasks.classify import ClassifyLoopSettings, ClassifySetting
 from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings
 from semiscope.learn.tasks.instances import InstancesSettings
+from semiscope.learn.tasks.pretrain import PretrainLoopSettings, PretrainSettings
 from semiscope.learn.tasks.prompt import PromptLoopSettings, PromptTaskSettings
 from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings
 from semiscope.learn.tasks.semi import SemiSettings
@@ -120,6 +121,19 @@ def train_segment(
     run_training("segment", learn, loop, out, resume, as_json)
 
 
+def train_pretrain(
+    *,
+    learn: Annotated[PretrainSettings, Parameter(name="*")],
+    loop: Annotated[PretrainLoopSettings, Parameter(name="*")] = PretrainLoopSettings(),  # noqa: B008
+    out: Out = Path("runs/pretrain"),
+    settings: SettingsFile = None,
+    resume: Resume = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pre-train an encoder on images without labels, for ``train classify --init RUN``."""
+    run_training("pretrain", learn, loop, out, resume, as_json)
+
+
 def train_prompt(
     *,
     learn: Annotated[PromptTaskSettings, Parameter(name="*")],
@@ -164,7 +178,10 @@ def run_training(
         print_json(figures)
         return
     print_figures(figures)
-    stdout.print(f"next: semiscope export {resume or out} --out model.onnx", markup=False)
+    following = f"export {resume or out} --out model.onnx"
+    if task == "pretrain":
+        following = f"train classify --data FOLDERS --net NET --init {resume or out}"
+    stdout.print(f"next: semiscope {following}", markup=False)
 
 
 def export(

@@ -140,6 +140,11 @@ def trained_network(run: Path) -> tuple[nn.Module, dict[str, Any]]:
         )
     tensors, state = checkpoint.load(best)
     spec = state["spec"]
+    if spec["task"] == "pretrain":
+        raise SettingsError(
+            f"{run}: expected a run that has learnt an answer, found one of train pretrain. Give "
+            f"it classes first: train classify --init {run}"
+        )
     deployment = DEPLOYMENTS[spec["net"]]
     network = deployment.build(**spec["built"])
     network.load_state_dict(tensors["model"])

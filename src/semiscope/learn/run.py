@@ -19,6 +19,7 @@ from semiscope.learn.tasks.detect import DetectSettings
 from semiscope.learn.tasks.diffuse import DiffuseLoopSettings, DiffuseSettings, DiffuseTask
 from semiscope.learn.tasks.distill import DistillSettings, DistillTask
 from semiscope.learn.tasks.instances import InstancesSettings, InstancesTask
+from semiscope.learn.tasks.pretrain import PretrainLoopSettings, PretrainSettings, PretrainTask
 from semiscope.learn.tasks.prompt import PromptLoopSettings, PromptTask, PromptTaskSettings
 from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings, SegmentTask
 from semiscope.learn.tasks.semi import SemiSettings, SemiTask
@@ -47,6 +48,7 @@ TASKS = {
     "diffuse": Way(DiffuseSettings, DiffuseLoopSettings, DiffuseTask),
     "distill": Way(DistillSettings, LoopSettings, DistillTask),
     "instances": Way(InstancesSettings, LoopSettings, InstancesTask),
+    "pretrain": Way(PretrainSettings, PretrainLoopSettings, PretrainTask),
     "prompt": Way(PromptTaskSettings, PromptLoopSettings, PromptTask),
     "segment": Way(SegmentSettings, MapLoopSettings, SegmentTask),
     "semi": Way(SemiSettings, MapLoopSettings, SemiTask),

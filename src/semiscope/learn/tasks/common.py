@@ -26,8 +26,8 @@ from semiscope.nets.stages import Staged
 from semiscope.types import Dataset
 
 # ImageNet's mean and standard deviation for colour; their average for grey
-_MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
-_STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
+MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
+STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
 
 E = TypeVar("E", bound=DetectExamples)
 
@@ -64,8 +64,8 @@ class InputSettings(Settings):
             width=self.width,
             channels=self.channels,
             scaling=self.scaling,
-            mean=_MEAN[self.channels],
-            std=_STD[self.channels],
+            mean=MEAN[self.channels],
+            std=STD[self.channels],
         )
 
 
