@@ -34,7 +34,7 @@ _VERBS = (
     (app, "capture", "capturing:capture", "Find packages in photographs; make them upright."),
     (app, "evaluate", "evaluating:evaluate", "Hold a model against the truth of a data set."),
     (app, "bench", "inspecting:bench", "Measure images per second and peak memory."),
-    (app, "calibrate", "calibrating:calibrate", "Choose thresholds under a bound on escapes."),
+    (app, "calibrate", "calibrating:calibrate", "Choose thresholds on held-out images."),
     (app, "label", "labelling:label", "Write initial masks for a person to correct."),
     (cycle, "propose", "cycling:propose", "Write the next round's masks to correct."),
     (cycle, "learn", "cycling:learn", "Take corrected masks back and learn from all so far."),

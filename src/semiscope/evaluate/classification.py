@@ -7,7 +7,7 @@ for a model that knows what it does not know, how much of what it never saw it p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ UNSEEN = -1
 BINS = 15
 """Of the scores, in calibration error and reliability."""
 _STEP = 1e-6
+_CURVE_POINTS = 200
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -91,6 +92,8 @@ class ClassificationReport:
         known_refused: Images sent to unknown, of those of classes that it knows.
         confusion: (K + 1, K + 1) images: row the truth, column what they are called; the last row
             is for classes that the model never saw, the last column for unknown.
+        unseen: Images of each class that the model never saw, by its name.
+        curve: Shares of the images, the surest first, and how pure these are (``automatic_curve``).
     """
 
     images: int
@@ -109,6 +112,8 @@ class ClassificationReport:
     unseen_found: Rate
     known_refused: Rate
     confusion: Ints
+    unseen: dict[str, int]
+    curve: tuple[Floats, Floats]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -120,6 +125,10 @@ class ClassificationReport:
         plain["per_class"] = {name: f.to_dict() for name, f in self.per_class.items()}
         plain["reliability"] = [b.to_dict() for b in self.reliability]
         plain["confusion"] = self.confusion.tolist()
+        every = -(-max(self.images, 1) // _CURVE_POINTS)
+        # from the end, so that the figure of all images is told whatever their number
+        shares, purities = (values[::-1][::every][::-1].tolist() for values in self.curve)
+        plain["curve"] = [{"share": s, "purity": p} for s, p in zip(shares, purities, strict=True)]
         return plain
 
 
@@ -131,6 +140,7 @@ def classification_report(
     clean: Sequence[str] = (),
     unknown: Bools | None = None,
     accepted: Bools | None = None,
+    unseen: Mapping[str, int] | None = None,
 ) -> ClassificationReport:
     """Figures of a classifier's answers.
 
@@ -141,6 +151,7 @@ def classification_report(
         clean: Those that mean no defect; without any there is neither escape nor over-reject.
         unknown: (n,) images that the model puts aside as none of its classes; none by default.
         accepted: (n,) images whose label needs no person; one sent to unknown is never accepted.
+        unseen: To be told: how many images are of each class that the model never saw.
 
     Raises:
         ValueError: A true class is none of the classes, or the arrays do not fit each other.
@@ -201,6 +212,8 @@ def classification_report(
         unseen_found=among(aside, ~known),
         known_refused=among(aside, known),
         confusion=counts,
+        unseen=dict(unseen or {}),
+        curve=automatic_curve(truth, probability),
     )
 
 

@@ -8,12 +8,12 @@ not need.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from semiscope.errors import ModelError
-from semiscope.infer.model import METADATA_KEY, ZOO, Model, ModelMeta
+from semiscope.infer.model import METADATA_KEY, ZOO, FileMeta
 from semiscope.io.files import write_atomic
 
 _METADATA = 14  # ModelProto.metadata_props
@@ -21,8 +21,25 @@ _KEY, _VALUE = 1, 2  # of StringStringEntryProto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def rewrite_meta(path: Path, meta: ModelMeta) -> None:
+class InFile(Protocol):
+    """A model as loaded from its file."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+
+    @property
+    def meta(self) -> FileMeta:
+        """What the file says of itself."""
+
+
+def rewrite_meta(path: Path, meta: FileMeta, further: Mapping[str, str] | None = None) -> None:
     """Replaces the metadata of a model file; the network stays as it is, to the byte.
+
+    Args:
+        path: The file.
+        meta: What it says of itself.
+        further: Entries beside that, by their keys.
 
     Raises:
         ModelError: The file is not ONNX.
@@ -32,27 +49,31 @@ def rewrite_meta(path: Path, meta: ModelMeta) -> None:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-    key = METADATA_KEY.encode()
+    entries = {METADATA_KEY: meta.model_dump_json(), **(further or {})}
+    keys = {key.encode() for key in entries}
     try:
         kept = [
             data[start:end]
             for number, start, body, end in _fields(data)
-            if number != _METADATA or _entry_key(data[body:end]) != key
+            if number != _METADATA or _entry_key(data[body:end]) not in keys
         ]
     except (ValueError, IndexError):
         raise ModelError(f"{path}: expected an ONNX model, found a damaged file") from None
-    entry = _field(_KEY, key) + _field(_VALUE, meta.model_dump_json().encode())
-    write_atomic(path, b"".join([*kept, _field(_METADATA, entry)]))
+    for name, text in entries.items():
+        entry = _field(_KEY, name.encode()) + _field(_VALUE, text.encode())
+        kept.append(_field(_METADATA, entry))
+    write_atomic(path, b"".join(kept))
 
 
-def keep_in_file(model: Model, **update: Any) -> bool:
+def keep_in_file(model: InFile, further: Mapping[str, str] | None = None, **update: Any) -> bool:
     """Changes what a model file says of itself, unless the model is a shipped one.
 
     A shipped model belongs to the installation, not to the data set that the change comes from.
 
     Args:
         model: As loaded from its file.
-        update: Fields of ``ModelMeta`` with their new values.
+        further: As ``rewrite_meta``.
+        update: Fields of its metadata with their new values.
 
     Returns:
         Whether it was written.
@@ -62,7 +83,7 @@ def keep_in_file(model: Model, **update: Any) -> bool:
     """
     if model.path.parent == ZOO:
         return False
-    rewrite_meta(model.path, model.meta.model_copy(update=update))
+    rewrite_meta(model.path, model.meta.model_copy(update=update), further)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a detection: reported or not, accepted or put aside for a person."""
+"""What becomes of a detection or a label: accepted, or put aside for a person."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from semiscope.types import Annotations
 
-Disposition = Literal["accept", "review"]
+Disposition = Literal["accept", "review", "unknown"]
 
 
 class Thresholds(Protocol):
@@ -56,3 +56,26 @@ def dispose(
     kept = found[order]
     sure = kept.score >= accept[kept.class_id]
     return kept, tuple("accept" if s else "review" for s in sure)
+
+
+def dispose_labels(
+    label: NDArray[np.int64],
+    score: NDArray[np.floating],
+    unknown: NDArray[np.bool_],
+    classes: Sequence[str],
+    thresholds: Mapping[str, Thresholds],
+) -> tuple[Disposition, ...]:
+    """What becomes of the labels of images.
+
+    Args:
+        label: (n,) indices into ``classes``.
+        score: (n,) in [0, 1].
+        unknown: (n,) whether an image is like nothing that the model has seen.
+        classes: Names of the classes.
+        thresholds: The cuts of each class by name; a class without an entry is always reviewed.
+    """
+    accept = np.array([thresholds[c].accept if c in thresholds else np.inf for c in classes])
+    sure = score >= accept[label]
+    return tuple(
+        "unknown" if u else "accept" if s else "review" for u, s in zip(unknown, sure, strict=True)
+    )

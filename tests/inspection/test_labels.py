@@ -1,0 +1,148 @@
+"""Labels of whole images through evaluate and calibrate, by a classifier worked by hand."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from semiscope.errors import DataError, ModelError, SettingsError
+from semiscope.infer.classifier import Classifier
+from semiscope.infer.rewrite import rewrite_meta
+from semiscope.inspection.calibrate_labels import LabelCalibrateSettings, calibrate_labels
+from semiscope.inspection.score_labels import LabelScoreSettings, score_labels
+
+
+def put(root, split, name, number, left, right):
+    """An image of two halves in the folder of a class."""
+    pixels = np.empty((32, 32), np.uint8)
+    pixels[:, :16], pixels[:, 16:] = round(255 * left), round(255 * right)
+    path = root / split / name / f"{number:02}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), pixels)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Left, right and even; in test also blobs, which training never saw."""
+    root = tmp_path / "data"
+    for split, count in (("train", 6), ("val", 4), ("test", 5)):
+        for i in range(count):
+            put(root, split, "left", i, 0.8 + 0.02 * i, 0.1)
+            put(root, split, "right", i, 0.1, 0.8 + 0.02 * i)
+            put(root, split, "even", i, 0.02 * i, 0.02 * i)
+    for i in range(3):
+        put(root, "test", "blob", i, 1, 0.9 + 0.05 * i)
+    return root
+
+
+def test_evaluation_before_and_after_calibration(tmp_path, data, class_model):
+    (data / "test" / "left" / "bad.png").write_bytes((data / "test/left/00.png").read_bytes()[:60])
+    settings = LabelScoreSettings(model=str(class_model), data=(data,), clean=("even",))
+    report, failed = score_labels(settings)
+    assert len(failed) in (0, 1) and report.images == 18
+    assert report.accuracy.value == 1 and report.unseen == {"blob": 3}
+    assert report.unseen_found.count == 0 and report.known_refused.count == 0
+    assert report.escape.value == 0 and report.escape.of == 13 and report.over_reject.of == 5
+    told = []
+    calibrated = calibrate_labels(
+        LabelCalibrateSettings(model=str(class_model), data=data, refuse=0),
+        lambda done, total: told.append((done, total)),
+    )
+    assert calibrated.written and not calibrated.notes and told[-1] == (30, 30)
+    assert calibrated.examples == {"left": 6, "right": 6, "even": 6}
+    assert all(0 < a <= 1 for a in calibrated.accept.values())
+    assert calibrated.held_out.known_refused.count == 0
+    assert calibrated.held_out.automatic.value == 1
+    json.dumps(calibrated.to_dict())
+    known = Classifier.load(class_model).known
+    assert known.names[0] == "train/left/00.png"
+    # training images alone are examples
+    assert all(name.startswith("train/") for name in known.names)
+    report, _ = score_labels(settings)
+    # both halves bright: nothing like it was seen
+    assert report.unseen_found.value == 1 and report.known_refused.count <= 2
+    assert report.confusion[3].tolist() == [0, 0, 0, 3]
+
+
+def test_what_training_held_out_takes_the_place_of_val(tmp_path, data, class_model):
+    for name in ("left", "right", "even"):
+        for path in (data / "val" / name).iterdir():
+            path.unlink()
+        (data / "val" / name).rmdir()
+    (data / "val").rmdir()
+    settings = LabelCalibrateSettings(model=str(class_model), data=data)
+    calibrated = calibrate_labels(settings)
+    assert calibrated.factor == 1 and calibrated.held_out.images == 0
+    assert "no image was held out" in calibrated.notes[0]
+    assert calibrated.accept == {"left": 0.9, "right": 0.9, "even": 0.9}
+    kept = ("train/left/00.png", "train/right/03.png", "train/even/05.png")
+    meta = Classifier.load(class_model).meta
+    rewrite_meta(class_model, meta.model_copy(update={"held_out": kept}))
+    calibrated = calibrate_labels(settings)
+    assert calibrated.held_out.images == 3
+    assert set(calibrated.examples.values()) == {5}
+    assert not set(kept) & set(Classifier.load(class_model).known.names)
+
+
+def test_a_class_with_one_image_and_one_with_none(tmp_path, class_model):
+    root = tmp_path / "few"
+    for i in range(3):
+        put(root, "train", "left", i, 0.8 + 0.03 * i, 0.1)
+    put(root, "train", "right", 0, 0.1, 0.9)
+    # an image that is called something else is no example
+    put(root, "train", "even", 0, 0.1, 0.9)
+    calibrated = calibrate_labels(LabelCalibrateSettings(model=str(class_model), data=root))
+    assert calibrated.examples == {"left": 3, "right": 1, "even": 0}
+    assert calibrated.reach["right"] == calibrated.reach["left"]
+    assert calibrated.reach["even"] is None
+    assert any(n.startswith("right: one known") for n in calibrated.notes)
+    assert any(n.startswith("even: no known") for n in calibrated.notes)
+
+
+def test_data_that_does_not_fit(tmp_path, data, class_model):
+    name = str(class_model)
+    with pytest.raises(SettingsError, match="--clean"):
+        score_labels(LabelScoreSettings(model=name, data=(data,), clean=("tidy",)))
+    with pytest.raises(DataError, match="class in other, found none"):
+        score_labels(LabelScoreSettings(model=name, data=(data,), split="other"))
+    put(tmp_path / "else", "test", "scratch", 0, 0, 0)
+    with pytest.raises(ModelError, match="none for scratch"):
+        score_labels(LabelScoreSettings(model=name, data=(tmp_path / "else",)))
+    # only a test part: nothing may be learned from it
+    put(tmp_path / "only", "test", "left", 0, 1, 0)
+    with pytest.raises(DataError, match="train part"):
+        calibrate_labels(LabelCalibrateSettings(model=name, data=tmp_path / "only"))
+    put(tmp_path / "only", "train", "scratch", 0, 1, 0)
+    with pytest.raises(ModelError, match="none for scratch"):
+        calibrate_labels(LabelCalibrateSettings(model=name, data=tmp_path / "only"))
+
+
+def test_the_verbs(tmp_path, data, class_model, capsys):
+    from semiscope.cli import app
+
+    def run(*given, status=0):
+        with pytest.raises(SystemExit) as left:
+            app(list(given), exit_on_error=False, print_error=False)
+        assert left.value.code == status
+        return capsys.readouterr()
+
+    model = ("--model", str(class_model), "--data", str(data))
+    run("calibrate", *model, "--refuse", "0")
+    told = run("calibrate", *model, "--purity", "0.9", "--json").out
+    assert json.loads(told)["examples"]["left"] == 6
+    picture = tmp_path / "curves.png"
+    told = run("evaluate", *model, "--plot", str(picture), "--json").out
+    figures = json.loads(told)
+    assert figures["accuracy"]["value"] == 1 and figures["unseen"] == {"blob": 3}
+    assert figures["failed"] == [] and len(figures["curve"]) == 18
+    assert cv2.imread(str(picture)).shape[1] == 1600
+    printed = run("evaluate", *model).out
+    assert "kappa" in printed and "never saw: blob 3" in printed
+    # options of other kinds of models
+    for verb, option in (("evaluate", "--min-score"), ("calibrate", "--max-escape")):
+        with pytest.raises(SettingsError, match=option[2:].replace("-", "_")):
+            run(verb, *model, option, "0.5")
