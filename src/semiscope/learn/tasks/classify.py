@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from semiscope.data.dataset import hold_out, open_dataset
@@ -20,6 +20,7 @@ from semiscope.learn.class_validation import ClassValidation
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.tasks.common import InputSettings, best_weights, load_pretrained
 from semiscope.nets.classifier import Classifier, ClassifierNet
+from semiscope.nets.vit import VITS, Vit, load_vit
 from semiscope.types import Dataset, Sample
 
 
@@ -33,6 +34,7 @@ class ClassifySettings(InputSettings):
         description="Run of train pretrain or train classify with the same net, whose best "
         "weights are the start",
     )
+    patch: int = Field(16, ge=2, description="Side of a patch of a ViT, px")
     freeze: bool = Field(False, description="Only the last layer learns: a linear probe")
     labels_per_class: int = Field(
         0, ge=0, description="Draw so many training images of each class by the seed; 0 for all"
@@ -70,6 +72,15 @@ class ClassifySettings(InputSettings):
     )
     augment: ClassViewSettings = ClassViewSettings()
 
+    @model_validator(mode="after")
+    def _whole_patches(self) -> ClassifySettings:
+        if self.net in VITS and (self.height % self.patch or self.width % self.patch):
+            raise ValueError(
+                f"height and width: expected multiples of patch {self.patch}, found "
+                f"{self.height} and {self.width}"
+            )
+        return self
+
 
 class ClassifyLoopSettings(LoopSettings):
     """How long and how a training of a classifier runs."""
@@ -102,6 +113,8 @@ class ClassifyTask:
         self._built: dict[str, Any] = {
             "net": settings.net,
             "classes": len(self.classes),
+            "image": [settings.height, settings.width],
+            "patch": settings.patch,
             "channels": settings.channels,
             "dropout": settings.dropout,
             "standardised": settings.freeze,
@@ -207,16 +220,23 @@ def _take(network: Classifier, run: Path, classes: Sequence[str]) -> None:
     """
     tensors = best_weights(run)
     _, state = checkpoint.load(run / "best")
-    encoder = {k[8:]: v for k, v in tensors.items() if k.startswith("encoder.")}
+    spec = state["spec"]
+    start = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
     try:
-        network.encoder.load_state_dict(encoder)
-        if state["spec"].get("classes") == list(classes):
-            network.load_state_dict(tensors)
-    except RuntimeError:
+        if isinstance(network.encoder, Vit):
+            rows, columns = (side // spec["built"]["patch"] for side in spec["built"]["image"])
+            load_vit(network.encoder, start, (rows, columns))
+        else:
+            network.encoder.load_state_dict(start)
+    except (KeyError, RuntimeError, ValueError) as error:
         raise SettingsError(
-            f"{run}: expected weights of the same net with the same channels, found another. Set "
-            "these as that run has them."
+            f"{run}: expected weights of net {network.net} as this run has it, found those of "
+            f"{spec['net']}: {str(error).splitlines()[0]}"
         ) from None
+    head = {k: v for k, v in tensors.items() if not k.startswith("encoder.")}
+    own = {k: v.shape for k, v in network.state_dict().items() if not k.startswith("encoder.")}
+    if spec.get("classes") == list(classes) and own == {k: v.shape for k, v in head.items()}:
+        network.load_state_dict(head, strict=False)
 
 
 def _open_splits(settings: ClassifySettings, seed: int) -> tuple[Dataset, Dataset]:

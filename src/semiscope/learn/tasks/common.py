@@ -131,7 +131,7 @@ def prepare_network(network: nn.Module, settings: OutlineSettings) -> None:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def load_pretrained(backbone: Staged, source: str, name: str) -> None:
+def load_pretrained(backbone: nn.Module, source: str, name: str) -> None:
     """Loads published weights into a backbone; an empty source leaves it as it is.
 
     Raises:
