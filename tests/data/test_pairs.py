@@ -1,9 +1,11 @@
 """Which images belong together, from lists that may be faulty."""
 
+import numpy as np
 import pytest
 
 from semiscope.data.pairs import Pair, arranged, partners, read_pairs
 from semiscope.errors import DataError
+from semiscope.io.image import write_tiff
 
 
 @pytest.fixture
@@ -84,3 +86,79 @@ def test_only_images_that_may_be_used_are(folder):
     names = [tuple(p and p.name for p in pair) for pair in arranged(images, read_pairs(path).pairs)]
     assert names == [(None, "a_low.png"), ("e.png", "b.png")]
     assert arranged(images[:1], ()) == [Pair(images[0], None)]
+
+
+def klarf(folder, *defects):
+    """A list with the images of each defect: (file, page, label), ..."""
+    rows = ""
+    for number, images in enumerate(defects):
+        listed = ", ".join(f'"{f}" "TIF" {p} "{label}"' for f, p, label in images)
+        rows += f"{number} {f'Images {len(images)} {{ {listed} }}' if images else 'N'};\n"
+    path = folder / "list.001"
+    path.write_text(
+        'Record FileRecord "1.8" { Record WaferRecord "W" { List DefectList { '
+        f"Columns 2 {{ int32 DEFECTID, ImageList IMAGEINFO }} Data {len(defects)} {{ {rows}"
+        " } } } }"
+    )
+    return path
+
+
+def sized(folder, **nm_per_px):
+    for name, size in nm_per_px.items():
+        write_tiff(folder / f"{name}.tif", np.zeros((8, 8), np.uint8), size)
+
+
+def names_of(found):
+    return [tuple(p and p.name for p in pair) for pair in found.pairs]
+
+
+def test_a_defect_s_images_are_a_pair(tmp_path):
+    sized(tmp_path, a=2.0, b=8.0, c=None, d=None, e=2.0, f=2.0, g=1.0, h=3.0, i=9.0)
+    found = read_pairs(
+        klarf(
+            tmp_path,
+            (("a.tif", 1, ""), ("b.tif", 1, "")),  # the smaller pixel is the higher magnification
+            (("c.tif", 1, "High mag"), ("d.tif", 1, "LOW")),
+            (),
+            (("e.tif", 1, ""), ("f.tif", 1, "")),  # one size: the last one is the high one
+            (("h.tif", 1, ""), ("g.tif", 1, ""), ("i.tif", 1, "")),
+        )
+    )
+    assert names_of(found) == [
+        ("a.tif", "b.tif"),
+        ("c.tif", "d.tif"),
+        ("f.tif", "e.tif"),
+        ("g.tif", "i.tif"),
+    ]
+    assert [n.split(": ", 1)[1] for n in found.notes] == [
+        "defect 4 has 3 images; the ends are paired"
+    ]
+
+
+def test_a_list_leads_nowhere_else_and_names_what_it_cannot_use(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    sized(root, a=2.0, b=2.0)
+    sized(tmp_path, outside=8.0)
+    found = read_pairs(
+        klarf(
+            root,
+            (("a.tif", 1, "high"), ("../outside.tif", 1, "low")),
+            (("b.tif", 1, ""), ("b.tif", 2, "")),
+            (("missing.tif", 1, ""), ("gone.tif", 1, "")),
+        )
+    )
+    assert names_of(found) == [("a.tif", None), ("b.tif", None)]
+    text = " ".join(found.notes)
+    assert "page 2 of b.tif left out" in text and "leads out" in text and "no file gone.tif" in text
+
+
+def test_in_1_2_a_defect_may_be_listed_for_each_of_its_files(tmp_path):
+    sized(tmp_path, low=None, high=None)
+    path = tmp_path / "list.000"
+    path.write_text(
+        "FileVersion 1 2;\nDefectRecordSpec 3 DEFECTID IMAGECOUNT IMAGELIST ;\n"
+        "TiffFileName low.tif;\nDefectList\n 4 1 1 1 0;\n"
+        "TiffFileName high.tif;\nDefectList\n 4 1 1 1 0;\nEndOfFile;\n"
+    )
+    assert names_of(read_pairs(path)) == [("high.tif", "low.tif")]

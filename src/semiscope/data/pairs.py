@@ -1,7 +1,9 @@
 """Images of one defect at a high and at a low magnification: which belong together.
 
 A CSV file with the columns ``high`` and ``low``, a row a defect, paths relative to the file; a cell
-is empty where there is no such image. Or a KLARF file, whose defects list their images.
+is empty where there is no such image. Or a KLARF file, whose defects list their images: of these a
+defect's high magnification is the one whose label or file name says so ("high" and "low"), else the
+one with the smaller pixels, else the last one, as review tools go from low to high.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from semiscope.errors import DataError
+from semiscope.errors import DataError, ImageError
+from semiscope.io.image import read_image
+from semiscope.io.klarf import KlarfImage, read_klarf
 from semiscope.io.labels import ESCAPES, inside
 
 COLUMNS = ("high", "low")
@@ -37,14 +41,16 @@ class PairList(NamedTuple):
 
 
 def read_pairs(path: Path) -> PairList:
-    """The pairs that a CSV file names.
+    """The pairs that a CSV or a KLARF file names; all but .csv is taken for KLARF.
 
-    A file that is not there, that lies outside the CSV file's folder, or that an earlier row has
+    An image that is not there, that lies outside the file's folder, or that an earlier row has
     taken is left out with a note; what is left of its row stands alone.
 
     Raises:
-        DataError: The file cannot be read, or has no columns ``high`` and ``low``.
+        DataError: The file cannot be read, has no columns ``high`` and ``low``, or is no KLARF.
     """
+    if path.suffix.lower() != ".csv":
+        return _of_klarf(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -59,14 +65,56 @@ def read_pairs(path: Path) -> PairList:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected a CSV file in UTF-8: {error}") from None
-    return checked_pairs(path, rows)
+    return _checked(path, rows)
 
 
-def checked_pairs(source: Path, rows: Iterable[Sequence[str]]) -> PairList:
-    """Pairs from the names of their files, (high, low), relative to the file that names them.
+def _of_klarf(path: Path) -> PairList:
+    notes: list[str] = []
+    shown: dict[tuple[str, str], list[KlarfImage]] = {}
+    for defect in read_klarf(path).defects:
+        for image in defect.images:
+            if image.page > 1 and image.file.lower().endswith((".tif", ".tiff")):
+                notes.append(
+                    f"{path}: defect {defect.name}: page {image.page} of {image.file} left out: "
+                    "only the first page of a file is read. Split it into files"
+                )
+            else:
+                # some tools list a defect again for each of its files
+                shown.setdefault((defect.wafer, defect.name), []).append(image)
+    rows = []
+    for (_, name), images in shown.items():
+        if len(images) > 2:
+            notes.append(f"{path}: defect {name} has {len(images)} images; the ends are paired")
+        high, low = _ends(path, images) if len(images) > 1 else (images[0], None)
+        rows.append((high.file, low.file if low else ""))
+    found = _checked(path, rows)
+    return PairList(found.pairs, (*notes, *found.notes))
 
-    See ``read_pairs`` for what is left out.
-    """
+
+def _ends(path: Path, images: Sequence[KlarfImage]) -> tuple[KlarfImage, KlarfImage]:
+    """The images of the highest and of the lowest magnification."""
+    said = [f"{Path(i.file.replace(chr(92), '/')).name} {i.label}".lower() for i in images]
+    high = [i for i, text in zip(images, said, strict=True) if "high" in text]
+    low = [i for i, text in zip(images, said, strict=True) if "low" in text]
+    if high and low:
+        return high[-1], low[0]
+    sizes = [_nm_per_px(path, image) for image in images]
+    if None not in sizes and len(set(sizes)) > 1:
+        ordered = sorted(range(len(images)), key=lambda i: sizes[i] or 0.0)
+        return images[ordered[0]], images[ordered[-1]]
+    return images[-1], images[0]
+
+
+def _nm_per_px(path: Path, image: KlarfImage) -> float | None:
+    place = inside(path.parent, path.parent, image.file)
+    try:
+        return read_image(place).nm_per_px if place else None
+    except ImageError:
+        return None
+
+
+def _checked(source: Path, rows: Iterable[Sequence[str]]) -> PairList:
+    """Pairs from the names of their files, (high, low), relative to the file that names them."""
     notes: list[str] = []
     pairs: list[Pair] = []
     taken: set[Path] = set()
