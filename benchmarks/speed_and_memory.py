@@ -1,18 +1,21 @@
-"""What DiffusionInst costs to run and to train: ``speed`` and ``memory`` of sem_diffusion.py.
+"""What networks cost to run and to train.
 
-Times of different works are taken in turn, again and again, in one run.
+``speed`` and ``memory`` are of sem_diffusion.py, ``costs`` is of few_labels.py. Times of different
+works are taken in turn, again and again, in one run.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import onnx
 import onnxruntime
@@ -23,11 +26,13 @@ from semiscope.compress.diffusion_graph import diffusion_graph
 from semiscope.compress.export import trained_network
 from semiscope.compress.fuse import fuse
 from semiscope.compress.graph import to_onnx
+from semiscope.config import Settings
 from semiscope.evaluate.speed import Work, peak_memory_mb, rates
 from semiscope.infer.decoders import DiffusionDecoder
 from semiscope.infer.sampling import Dial
 from semiscope.learn.loop import LoopSettings
-from semiscope.learn.tasks.diffuse import DiffuseSettings, DiffuseTask
+from semiscope.learn.run import TASKS
+from semiscope.learn.tasks.diffuse import DiffuseSettings
 from semiscope.nets.backbones import BACKBONES
 from semiscope.nets.diffusion_inst import Denoiser, DiffusionInst
 from training_rows import first_steps, render_table1
@@ -35,6 +40,7 @@ from training_rows import first_steps, render_table1
 CHOICES = tuple(product((500, 100, 25), (1, 4)))
 ENGINES = ("torch", "ONNX")
 _CLASSES = 5
+_LEFT_OUT = 2  # the first steps read images and plan convolutions
 
 
 class _Features(nn.Module):
@@ -176,34 +182,98 @@ def memory(given: argparse.Namespace) -> None:
         settings = DiffuseSettings(
             data=given.data, backbone=backbone, height=given.side, width=given.side
         )
-        room = _available()
-        try:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                peak = pool.submit(_peak, settings, given.batch, given.threads, room).result()
-        except BrokenProcessPool:
-            peak = None
-        told = f"more than the {room / 1e9:.1f} GB free" if peak is None else f"{peak / 1e3:.2f} GB"
-        print(f"| {backbone} | {told} |", flush=True)
+        # AdamW has its moments from the first step on
+        steps = _steps("diffuse", settings, given.batch, 2, given.threads)
+        print(f"| {backbone} | {_told(steps)} |", flush=True)
 
 
-def _peak(settings: DiffuseSettings, batch: int, threads: int, room: int) -> float | None:
-    """MB of two steps, for AdamW has its moments from the first on; None if ``room`` is too small.
+def costs(
+    ways: Mapping[str, tuple[str, Settings]],
+    batch: int,
+    steps: int,
+    turns: int,
+    threads: int | None,
+) -> None:
+    """Prints peak memory and images a second of training, by name of the way.
 
-    The limit keeps the system from ending other programs for want of memory.
+    Args:
+        ways: Task and settings by name.
+        batch: Images a step.
+        steps: That are timed, a turn.
+        turns: Each is a process of its own for each way; medians and the highest peak count.
+        threads: Cores; all when not given.
     """
+    threads = threads or torch.get_num_threads()
+    found: dict[str, list[_Steps]] = {name: [] for name in ways}
+    for _ in range(turns):
+        for name, (task, settings) in ways.items():
+            found[name].append(_steps(task, settings, batch, _LEFT_OUT + steps, threads))
+    first = next(iter(found.values()))
+    if torch.cuda.is_available():
+        what, clock = "GPU memory", "a second"
+    else:
+        what, clock = "resident memory", f"a processor's second, {threads} thread(s)"
+    print(f"| training | peak {what} | images {clock} | x the first row |")
+    print("|---" * 4 + "|")
+    for name, runs in found.items():
+        rates = [s.rate for s in runs if s.rate is not None]
+        pairs = zip(runs, first, strict=True)
+        ratios = [a.rate / b.rate for a, b in pairs if a.rate is not None and b.rate is not None]
+        cells = (f"{median(v):.2f}" if v else "-" for v in (rates, ratios))
+        most = max(runs, key=lambda s: float("inf") if s.peak is None else s.peak)
+        print(f"| {name} | {_told(most)} | {' | '.join(cells)} |")
+
+
+class _Steps(NamedTuple):
+    """What the first steps of a training took.
+
+    Attributes:
+        peak: MB; None if there was not so much memory.
+        room: Bytes that there were.
+        rate: Images a second, see ``training_rows.clock``; None where it was not measured.
+    """
+
+    peak: float | None
+    room: int
+    rate: float | None = None
+
+
+def _told(steps: _Steps) -> str:
+    if steps.peak is None:
+        return f"more than the {steps.room / 1e9:.1f} GB free"
+    return f"{steps.peak / 1e3:.2f} GB"
+
+
+def _steps(task: str, settings: Settings, batch: int, count: int, threads: int) -> _Steps:
+    """The first steps of a training in a process of its own."""
+    room = _available()
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(_measured, task, settings, batch, count, threads, room).result()
+    except BrokenProcessPool:
+        return _Steps(None, room)
+
+
+def _measured(
+    task: str, settings: Settings, batch: int, count: int, threads: int, room: int
+) -> _Steps:
+    """The limit keeps the system from ending other programs for want of memory."""
     torch.set_num_threads(threads)
     if not torch.cuda.is_available():
         resource.setrlimit(resource.RLIMIT_DATA, (room, room))
     try:
-        first_steps(DiffuseTask(settings, 0), LoopSettings(batch=batch, workers=0), 2)
+        made = TASKS[task].task(settings, 0)
+        marks = first_steps(made, LoopSettings(batch=batch, workers=0), count)
     except (MemoryError, RuntimeError) as error:
         # torch's allocators say so in words
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        return None
+        return _Steps(None, room)
+    timed = marks[_LEFT_OUT - 1 :]
+    rate = (len(timed) - 1) * batch / (timed[-1] - timed[0]) if len(timed) > 1 else None
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    return peak_memory_mb()
+        return _Steps(torch.cuda.max_memory_allocated() / 1e6, room, rate)
+    return _Steps(peak_memory_mb(), room, rate)
 
 
 def _available() -> int:
