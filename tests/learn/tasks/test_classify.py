@@ -179,9 +179,77 @@ def test_views_keep_the_whole_image(tmp_path, halves):
     assert len(seen) == 20
 
 
+@pytest.fixture
+def paired(tmp_path):
+    """Images of noise, and partners that are bright or dark; the first of a class has none."""
+    rng = np.random.default_rng(0)
+    rows = ["high,low"]
+    for split, count in (("train", 9), ("val", 4)):
+        for name, grey in (("bright", 200), ("dark", 40)):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 255, (32, 32), np.uint8))
+                if i:
+                    low = rng.integers(grey - 30, grey + 30, (40, 40), np.uint8)
+                    cv2.imwrite(str(folder / f"{i}-low.png"), low)
+                    here = f"{split}/{name}/{i}"
+                    rows.append(f"{here}.png,{here}-low.png")
+    (tmp_path / "data" / "pairs.csv").write_text("\n".join(rows))
+    return tmp_path / "data"
+
+
+def test_two_magnifications_are_looked_at_together(tmp_path, paired):
+    learn = settings_for(paired, net="cheon-cnn", pairs=paired / "pairs.csv", learning_rate=3e-3)
+    loop = ClassifyLoopSettings(**{**LOOP.model_dump(), "epochs": 8, "ema_decay": 0.9})
+    figures = runs.start("classify", learn, loop, tmp_path / "run")
+    network, state = trained_network(tmp_path / "run")
+    # a partner is no image of its own
+    assert "18 images, 8 held out, 16 with a partner" in state["spec"]["data"]
+    # the six held-out images with a partner are known by it
+    assert figures["accuracy"] >= 6 / 8
+    *inputs, labels = (
+        ClassifyTask(learn, 0)
+        .examples()
+        .collate(
+            [
+                ClassifyTask(learn, 0).examples().example(i, np.random.default_rng(i))
+                for i in range(9)
+            ]
+        )
+    )
+    image, low, has = inputs
+    assert has[0] == 0 and torch.equal(low[0], image[0]) and 0 < has.sum() < 9
+    assert labels.tolist() == [0] * 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["cheon-cnn", "spa-net"])
+def test_a_file_of_two_magnifications_knows_when_one_is_missing(tmp_path, paired, net):
+    learn = settings_for(paired, net=net, pairs=paired / "pairs.csv")
+    runs.start("classify", learn, LOOP.model_copy(update={"epochs": 1}), tmp_path / "run")
+    meta = export(tmp_path / "run", tmp_path / "two.onnx")
+    assert meta.two_magnifications and meta.network == f"{net}, two magnifications fused late"
+    network, _ = trained_network(tmp_path / "run")
+    session = onnxruntime.InferenceSession(tmp_path / "two.onnx")
+    image, low = np.random.default_rng(0).random((2, 3, 1, 32, 32), np.float32)
+    has = np.array([1, 0, 1], np.float32)
+    given = {"images": image, "images_low": low, "has_low": has}
+    found = session.run(["logits", "features"], given)
+    with torch.no_grad():
+        expected = network(*(torch.from_numpy(v) for v in given.values()))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b.numpy(), atol=1e-3)
+    low[1] = 0
+    np.testing.assert_array_equal(session.run(["logits"], given)[0][1], found[0][1])
+
+
 def test_bad_data_is_told(tmp_path, halves):
     data = halves(tmp_path / "data")
     with pytest.raises(SettingsError, match="expected some of even, left, right, found up"):
         ClassifyTask(settings_for(data, leave_out=("up",)), 0)
     with pytest.raises(DataError, match="at least two classes, found even"):
         ClassifyTask(settings_for(data, leave_out=("left", "right")), 0)
+    (tmp_path / "pairs.csv").write_text("high,low\nnone.png,none.png\n")
+    with pytest.raises(DataError, match="expected partners of training images, found none"):
+        ClassifyTask(settings_for(data, pairs=tmp_path / "pairs.csv"), 0)

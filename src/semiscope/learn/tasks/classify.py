@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from semiscope.data.dataset import hold_out, open_dataset
+from semiscope.data.pairs import partners, read_pairs
 from semiscope.errors import DataError, SettingsError
 from semiscope.learn import checkpoint
 from semiscope.learn.class_examples import ClassExamples, ClassViewSettings
@@ -23,11 +25,22 @@ from semiscope.nets.classifier import Classifier, ClassifierNet
 from semiscope.nets.vit import VITS, Vit, load_vit
 from semiscope.types import Dataset, Sample
 
+_log = logging.getLogger(__name__)
+
 
 class ClassifySettings(InputSettings):
     """What is learned and from what."""
 
     data: Path = Field(description="Data set with a folder a class")
+    pairs: Path | None = Field(
+        None,
+        description="CSV file (columns high and low) that names for images of the data their "
+        "partners of low magnification: both are looked at together, and the network learns to do "
+        "without a partner too",
+    )
+    alone: float = Field(
+        0.3, ge=0, lt=1, description="Share of the views of a pair that are without the partner"
+    )
     net: ClassifierNet = Field("efficientnet-lite0", description="What extracts features")
     init: Path | None = Field(
         None,
@@ -99,17 +112,27 @@ class ClassifyTask:
         """Opens the data.
 
         Raises:
-            DataError: No image has a class, or there are not two classes to tell apart.
+            DataError: No image has a class, there are not two classes to tell apart, or pairs are
+                named and no training image has a partner.
             SettingsError: A class that is to be left out is none of the classes.
         """
         self.settings = settings
-        train, held = _open_splits(settings, seed)
+        dataset, low = _open_paired(settings)
+        train, held = _split(dataset, settings, seed)
         self.classes = train.classes
         self.input = settings.input_spec()
-        self._examples = ClassExamples(train, self.input, settings.augment)
-        self._validation = ClassValidation(held, self.input)
+        self._examples = ClassExamples(train, self.input, settings.augment, low, settings.alone)
+        self._validation = ClassValidation(held, self.input, low)
         self._field = _median_size(train)
         self._text = f"{settings.data.name}: {len(train)} images, {len(held)} held out"
+        if low is not None:
+            count = sum(s.path in low for s in train)
+            if not count:
+                raise DataError(
+                    f"{settings.pairs}: expected partners of training images, found none. Its "
+                    f"column high must name images in {settings.data}"
+                )
+            self._text += f", {count} with a partner of low magnification"
         self._built: dict[str, Any] = {
             "net": settings.net,
             "classes": len(self.classes),
@@ -118,6 +141,7 @@ class ClassifyTask:
             "channels": settings.channels,
             "dropout": settings.dropout,
             "standardised": settings.freeze,
+            "two_magnifications": low is not None,
         }
 
     def network(self) -> nn.Module:
@@ -137,11 +161,12 @@ class ClassifyTask:
 
     def spec(self) -> dict[str, Any]:
         """What ``compress.export`` needs to rebuild the network and to write the model file."""
+        two = ", two magnifications fused late" if self._built["two_magnifications"] else ""
         return {
             "task": "classify",
             "net": "classifier",
             "built": self._built,
-            "network": self.settings.net,
+            "network": self.settings.net + two,
             "classes": list(self.classes),
             "input": self.input.model_dump(mode="json"),
             "field": list(self._field),
@@ -239,14 +264,29 @@ def _take(network: Classifier, run: Path, classes: Sequence[str]) -> None:
         network.load_state_dict(head, strict=False)
 
 
-def _open_splits(settings: ClassifySettings, seed: int) -> tuple[Dataset, Dataset]:
+def _open_paired(settings: ClassifySettings) -> tuple[Dataset, dict[Path, Path] | None]:
+    """The data, and the partner of each image that has one; partners are no images of their own."""
+    dataset = open_dataset(settings.data)
+    if settings.pairs is None:
+        return dataset, None
+    found = read_pairs(settings.pairs)
+    for note in found.notes:
+        _log.warning("%s", note)
+    places = {s.path.resolve(): s.path for s in dataset}
+    low_of = partners(found.pairs)
+    low = {places[k.resolve()]: v for k, v in low_of.items() if k.resolve() in places}
+    taken = {v.resolve() for v in low.values()}
+    samples = tuple(s for s in dataset if s.path.resolve() not in taken)
+    return Dataset(dataset.classes, samples, dataset.notes), low
+
+
+def _split(dataset: Dataset, settings: ClassifySettings, seed: int) -> tuple[Dataset, Dataset]:
     """The training and the held-out part: labelled images of the classes that are learned.
 
     Raises:
         DataError: No image has a class, or there are not two classes to tell apart.
         SettingsError: A class that is to be left out is none of the classes.
     """
-    dataset = open_dataset(settings.data)
     unknown = [name for name in settings.leave_out if name not in dataset.classes]
     if unknown:
         raise SettingsError(
