@@ -14,6 +14,7 @@ from semiscope.evaluate.classification import (
     confusion,
     kappa,
     reliability,
+    suspected_errors,
 )
 
 
@@ -130,3 +131,28 @@ def test_the_curve_against_a_plain_loop():
         right = sum(probability[i].argmax() == truth[i] for i in order[:n])
         assert share[n - 1] == n / 60 and purity[n - 1] == pytest.approx(right / n)
     assert confusion(truth, probability.argmax(1), 4).sum(1).tolist() == np.bincount(truth).tolist()
+
+
+def test_suspected_label_errors_by_hand():
+    # images labelled 0 have 0.66 of class 0 in the mean, those labelled 1 have 0.54 of class 1
+    probability = np.array([[0.9, 0.1], [0.98, 0.02], [0.1, 0.9], [0.2, 0.8], [0.72, 0.28]])
+    truth = np.array([0, 0, 0, 1, 1])
+    # image 2 is surely a 1 and image 4 surely a 0, the first more clearly
+    assert suspected_errors(truth, probability).tolist() == [2, 4]
+    # surer than others labelled so it must be: with 0.62 of class 0 image 4 is not suspected
+    probability[4] = 0.62, 0.38
+    assert suspected_errors(truth, probability).tolist() == [2]
+    truth[2] = UNSEEN
+    assert suspected_errors(truth, probability).tolist() == []
+    assert suspected_errors(truth[:0], probability[:0]).tolist() == []
+
+
+def test_only_swapped_labels_are_suspected():
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 4, 400)
+    probability = sure(right, rng.uniform(0.6, 0.99, 400), 4)
+    truth = right.copy()
+    truth[:20] = (truth[:20] + 1) % 4
+    found = suspected_errors(truth, probability)
+    # those of which the model is surer than it usually is: about half
+    assert 8 <= len(found) <= 14 and (found < 20).all()

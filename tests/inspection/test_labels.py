@@ -1,7 +1,8 @@
-"""Labels of whole images through evaluate and calibrate, by a classifier worked by hand."""
+"""Labels of whole images: evaluate, calibrate, inspect, by a classifier worked by hand."""
 
 from __future__ import annotations
 
+import csv
 import json
 
 import cv2
@@ -11,7 +12,9 @@ import pytest
 from semiscope.errors import DataError, ModelError, SettingsError
 from semiscope.infer.classifier import Classifier
 from semiscope.infer.rewrite import rewrite_meta
+from semiscope.inspection.bench import BenchSettings, bench
 from semiscope.inspection.calibrate_labels import LabelCalibrateSettings, calibrate_labels
+from semiscope.inspection.pipeline import InspectSettings, inspect
 from semiscope.inspection.score_labels import LabelScoreSettings, score_labels
 
 
@@ -146,3 +149,67 @@ def test_the_verbs(tmp_path, data, class_model, capsys):
     for verb, option in (("evaluate", "--min-score"), ("calibrate", "--max-escape")):
         with pytest.raises(SettingsError, match=option[2:].replace("-", "_")):
             run(verb, *model, option, "0.5")
+
+
+def test_inspection_labels_puts_aside_and_resumes(tmp_path, data, class_model):
+    calibrate_labels(LabelCalibrateSettings(model=str(class_model), data=data, refuse=0))
+    images = tmp_path / "in"
+    images.mkdir()
+    for i, (left, right) in enumerate([(0.85, 0.1), (0.1, 0.82), (1, 1), (0.5, 0.4)] * 6):
+        place = put(tmp_path, "in", f"<{i:02}>", i, left, right)
+    (images / "bad.png").write_bytes(b"no image")
+    # colour, and another size
+    cv2.imwrite(str(place), np.dstack([np.full((50, 90), 204, np.uint8)] * 3))
+    settings = InspectSettings(model=str(class_model))
+    out = tmp_path / "out"
+    summary = inspect([images], settings, out)
+    assert summary.exit_status == 2 and summary.images == 24
+    assert summary.dispositions["unknown"] >= 6 and summary.counts["left"][0] == 6
+    told = json.loads((out / "results.json").read_text())
+    assert told["annotations"] == [] and len(told["images"]) == 24
+    first, second, third = told["images"][:3]
+    assert (first["label"], first["disposition"], second["label"]) == ("left", "accept", "right")
+    assert third["disposition"] == "unknown" and third["strangeness"] > 1
+    assert len(first["nearest"]) == 3 and first["nearest"][0]["label"] == "left"
+    assert first["nearest"][0]["file"].startswith("train/left/")
+    assert first["strangeness"] < 1 and first["second"][0] == "even"
+    rows = list(csv.DictReader((out / "labels.csv").read_text().splitlines()))
+    assert len(rows) == 24 and rows[0]["nearest_label"] == "left"
+    assert not (out / "defects.csv").exists()
+    page = (out / "report.html").read_text()
+    assert page.count("<figure><img") == 24 and "&lt;00&gt;" in page and "<00>" not in page
+    assert page.count('class="dot ') == 24
+    # killed after five images, the same results come out
+    whole = (out / "results.json").read_bytes()
+    lines = (out / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "journal.jsonl").write_bytes(b"".join(lines[:6]) + lines[6][:40])
+    (out / "results.json").unlink()
+    inspect([images], settings, out, resume=True)
+    assert (out / "results.json").read_bytes() == whole
+    assert summary.to_dict()["dispositions"] == dict(summary.dispositions)
+
+
+def test_inspection_without_known_examples_and_with_what_does_not_fit(tmp_path, data, class_model):
+    out = tmp_path / "out"
+    # brighter on the left by a tenth is enough to be accepted, by less is not
+    summary = inspect([data / "test" / "blob"], InspectSettings(model=str(class_model)), out)
+    assert summary.dispositions == {"accept": 1, "review": 2, "unknown": 0}
+    image = json.loads((out / "results.json").read_text())["images"][0]
+    assert "strangeness" not in image and "nearest" not in image
+    for changes, message in (
+        ({"capture": "contour"}, "labels images"),
+        ({"steps": 4}, "steps"),
+        ({"pairs": tmp_path / "pairs.csv"}, "two magnifications"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            inspect([data], InspectSettings(model=str(class_model), **changes), out)
+    # none of the files can be read
+    (tmp_path / "x.png").write_bytes(b"")
+    summary = inspect([tmp_path / "x.png"], InspectSettings(model=str(class_model)), out)
+    assert summary.images == 0 and summary.csv.name == "labels.csv" and summary.csv.exists()
+    assert "No image was labelled" in (out / "report.html").read_text()
+
+
+def test_the_bench_of_a_classifier(data, class_model):
+    figures = bench([data / "test"], BenchSettings(model=str(class_model), repetitions=1))
+    assert figures.images == figures.inputs == 18 and figures.ratio > 0

@@ -15,6 +15,7 @@ from semiscope.cli.show import (
     print_json,
     stdout,
 )
+from semiscope.infer.classifier import Classifier
 from semiscope.infer.model import Model, locate
 from semiscope.infer.promptable import Promptable
 from semiscope.infer.rewrite import read_task
@@ -32,15 +33,19 @@ def inspect(
     resume: Annotated[bool, Parameter(help="Go on where a run was killed.", negative="")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Find defects in images and write results.json, defects.csv and report.html."""
+    """Find defects in images, or label them; write results.json, a table and report.html."""
     with image_bar("inspecting") as progress:
         summary = pipeline.inspect(images, settings, out, resume=resume, progress=progress)
     print_failed(summary.failed)
     if as_json:
         print_json(summary.to_dict())
     else:
+        found = (
+            ", ".join(f"{count} {name}" for name, count in summary.dispositions.items())
+            or f"{summary.defects} defects ({summary.review} for review)"
+        )
         stdout.print(
-            f"{summary.images} images, {summary.defects} defects ({summary.review} for review), "
+            f"{summary.images} images, {found}, "
             f"{len(summary.failed)} files failed, {summary.images_per_second:.1f} images/s",
             markup=False,
         )
@@ -94,8 +99,9 @@ def info(
             "gflops": round(size.gflops, 2),
         }
     else:
-        kinds: dict[str | None, type[Model | Segmenter | Promptable]] = {
+        kinds: dict[str | None, type[Model | Segmenter | Promptable | Classifier]] = {
             "class-map": Segmenter,
+            "classify": Classifier,
             "prompt": Promptable,
         }
         model = kinds.get(read_task(locate(name)), Model).load(name)

@@ -330,3 +330,31 @@ def automatic_curve(truth: Ints, probability: NDArray[Any]) -> tuple[Floats, Flo
     right = (probability.argmax(axis=1) == truth)[order]
     taken = np.arange(1, len(truth) + 1)
     return taken / len(truth), np.cumsum(right) / taken
+
+
+def suspected_errors(truth: Ints, probability: NDArray[Any]) -> NDArray[np.intp]:
+    """Images whose label may be wrong: confident learning (Northcutt et al. 2021, section 3.1).
+
+    An image counts as of the class whose probability is at least the mean that images labelled so
+    have of it; the likeliest of these where there are several. Where that is another class than the
+    label says, and the image is called so too, the label is suspected.
+
+    Args:
+        truth: (n,) class indices; those of ``UNSEEN`` are left out.
+        probability: (n, K) scores of a model that was not trained on these images.
+
+    Returns:
+        Places, those first whose two probabilities lie furthest apart.
+    """
+    rows = np.flatnonzero(truth != UNSEEN)
+    of, score = truth[rows], probability[rows].astype(np.float64)
+    kinds = probability.shape[1]
+    count = np.bincount(of, minlength=kinds)
+    own = score[np.arange(len(of)), of]
+    least = np.where(count > 0, np.bincount(of, own, kinds) / np.maximum(count, 1), np.inf)
+    sure = np.where(score >= least, score, -1.0)
+    likely = sure.argmax(axis=1)
+    wrong = (sure.max(axis=1, initial=-1) >= 0) & (likely != of) & (likely == score.argmax(axis=1))
+    apart = score[np.arange(len(of)), likely] - own
+    order = np.argsort(-apart, kind="stable")
+    return rows[order[wrong[order]]]

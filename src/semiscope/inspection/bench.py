@@ -16,8 +16,9 @@ from pydantic import Field
 
 from semiscope.errors import DataError, ImageError, SemiscopeError
 from semiscope.evaluate.speed import Speed, peak_memory_mb, rates
+from semiscope.infer.classifier import Classifier, is_classifier
 from semiscope.infer.ensemble import load
-from semiscope.infer.predictor import P, Predictor, R
+from semiscope.infer.predictor import Predictor
 from semiscope.infer.tiled import prepare_inputs
 from semiscope.inspection.pipeline import InspectSettings, inspect, plan_threads
 from semiscope.io.image import find_images, read_image
@@ -50,11 +51,11 @@ def bench(images: Sequence[str | Path], settings: BenchSettings) -> Speed:
     """
     streams, threads = plan_threads(sys.maxsize, settings.threads)
     cores = streams * threads
-    one_each, one_on_all = (load(settings.model, n).dialled(settings) for n in (threads, cores))
+    one_each, one_on_all = (_engine(settings, n) for n in (threads, cores))
     paths, batches, inputs = _load(images, one_each, settings)
     count = -(-inputs // settings.batch)
 
-    def run(model: Predictor[Any, Any], workers: int) -> int:
+    def run(model: Predictor[Any, Any] | Classifier, workers: int) -> int:
         with ThreadPoolExecutor(workers) as pool:
             for _ in pool.map(model.run, islice(cycle(batches), count)):
                 pass
@@ -76,19 +77,31 @@ def bench(images: Sequence[str | Path], settings: BenchSettings) -> Speed:
     return Speed(len(paths), inputs, settings.batch, cores, engine, tuple(end_to_end), memory)
 
 
+def _engine(settings: InspectSettings, threads: int) -> Predictor[Any, Any] | Classifier:
+    if is_classifier(settings.model):
+        return Classifier.load(settings.model, threads)
+    return load(settings.model, threads).dialled(settings)
+
+
 def _load(
-    images: Sequence[str | Path], model: Predictor[P, R], settings: InspectSettings
-) -> tuple[list[Path], list[list[P]], int]:
+    images: Sequence[str | Path],
+    model: Predictor[Any, Any] | Classifier,
+    settings: InspectSettings,
+) -> tuple[list[Path], list[list[Any]], int]:
     """The readable images, some batches of their inputs, and how many inputs they all make."""
     paths, inputs = [], 0
-    batches: list[list[P]] = []
-    waiting: list[P] = []
+    batches: list[list[Any]] = []
+    waiting: list[Any] = []
     for path in find_images(images):
         try:
             pixels = read_image(path).specimen
         except ImageError:
             continue
-        prepared = prepare_inputs(model, pixels, settings.overlap).prepared
+        prepared: Sequence[Any]
+        if isinstance(model, Classifier):
+            prepared = [model.prepare(pixels)]
+        else:
+            prepared = prepare_inputs(model, pixels, settings.overlap).prepared
         paths.append(path)
         inputs += len(prepared)
         waiting += prepared

@@ -41,8 +41,19 @@ class ClassRow(TypedDict):
     thickness: dict[str, float] | None
 
 
+class NearRow(TypedDict):
+    """A known example that an image is like, and the squared distance to it."""
+
+    file: str
+    label: str
+    distance: float
+
+
 class ImageRow(TypedDict):
     """One image that was inspected, or one that failed with its reason.
+
+    ``label`` to ``features`` are of an image that was labelled as a whole: ``second`` is the next
+    likeliest class and its score, ``features`` are levels in base64 (see ``infer.open_set``).
 
     ``class_map`` is a file beside the journal; ``overlay`` shows it as a JPEG in base64.
     ``crops`` are the pictures of some of its defects: place in ``defects`` -> left, top, width and
@@ -62,6 +73,12 @@ class ImageRow(TypedDict):
     score: NotRequired[float]
     classes: NotRequired[dict[str, ClassRow]]
     overlay: NotRequired[str]
+    label: NotRequired[str]
+    second: NotRequired[tuple[str, float]]
+    disposition: NotRequired[Disposition]
+    strangeness: NotRequired[float]
+    nearest: NotRequired[list[NearRow]]
+    features: NotRequired[str]
     defects: NotRequired[list[DefectRow]]
     crops: NotRequired[dict[str, tuple[list[int], str]]]
 

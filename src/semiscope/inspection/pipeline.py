@@ -19,14 +19,13 @@ from threading import BoundedSemaphore
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from semiscope import __version__
 from semiscope.capture.methods import Method, PackageSettings
+from semiscope.data.pairs import partners, read_pairs
 from semiscope.errors import ImageError, SemiscopeError, SettingsError
-from semiscope.geometry import rasterise
+from semiscope.infer.classifier import Classifier, is_classifier
 from semiscope.infer.decoders import refuse_dial
 from semiscope.infer.ensemble import load
 from semiscope.infer.model import Meta
@@ -41,18 +40,19 @@ from semiscope.inspection.class_maps import (
     MapMaker,
     write_materials,
 )
+from semiscope.inspection.defect_row import defect_row
 from semiscope.inspection.gallery import Gallery
-from semiscope.inspection.journal import NAME, DefectRow, ImageRow, Journal
+from semiscope.inspection.journal import NAME, ImageRow, Journal
+from semiscope.inspection.label_report import write_label_report
+from semiscope.inspection.labels import CHUNK, LABELS, Labeller, write_labels
 from semiscope.inspection.report import write_report
 from semiscope.inspection.results import write_csv, write_results
 from semiscope.inspection.summary import REPORT, RESULTS, TABLE, InspectionSummary, summarise
 from semiscope.inspection.thresholds import Disposition, dispose
 from semiscope.inspection.units import Units
-from semiscope.io.coco import encode_rle
 from semiscope.io.files import cannot_write, write_atomic
 from semiscope.io.image import find_images, read_image
 from semiscope.measure.angle import Rotation
-from semiscope.measure.size import measure_size
 from semiscope.report.crop import CropMaker
 from semiscope.types import Annotations, Image, Pixels
 
@@ -89,6 +89,10 @@ class InspectSettings(Dial):
     rotation_tolerance: float = Field(
         1.0, gt=0, le=45, description="Units: largest rotation of a die that passes, degrees"
     )
+    pairs: Path | None = Field(
+        None,
+        description="Classifier of two magnifications: CSV file with the columns high and low",
+    )
 
 
 def inspect(
@@ -101,7 +105,8 @@ def inspect(
 ) -> InspectionSummary:
     """Inspects images and writes ``results.json``, ``defects.csv`` and ``report.html``.
 
-    An image that cannot be read is listed as failed and the run goes on.
+    A classifier's run has ``labels.csv`` in place of ``defects.csv``. An image that cannot be read
+    is listed as failed and the run goes on.
 
     Args:
         images: Files, folders and glob patterns.
@@ -122,18 +127,23 @@ def inspect(
     """
     started = time.perf_counter()
     paths = find_images(images)
-    streams, threads = plan_threads(-(-len(paths) // settings.batch), settings.threads)
-    maps = model = units = None
-    if is_segmenter(settings.model):
-        if settings.capture is not None:
-            raise SettingsError(
-                f"--capture: expected a model that finds defects, found {settings.model}, which "
-                "makes class maps. Leave it out."
-            )
+    labels = is_classifier(settings.model)
+    chunk = max(settings.batch, CHUNK) if labels else settings.batch
+    streams, threads = plan_threads(-(-len(paths) // chunk), settings.threads)
+    maps = model = units = labeller = None
+    if labels:
+        _refuse_capture(settings, "labels images")
+        refuse_dial(settings)
+        classifier = Classifier.load(settings.model, threads)
+        labeller = Labeller(classifier, settings.batch, _partners(settings, classifier))
+        meta: Meta = classifier.meta
+        card = classifier.card()
+    elif is_segmenter(settings.model):
+        _refuse_capture(settings, "makes class maps")
         refuse_dial(settings)
         segmenter = Segmenter.load(settings.model, threads)
         maps = MapMaker(segmenter, out, settings.overlap)
-        meta: Meta = segmenter.meta
+        meta = segmenter.meta
         card = segmenter.card()
     else:
         model = load(settings.model, threads).dialled(settings)
@@ -162,17 +172,54 @@ def inspect(
         for row in journal.rows():
             gallery.admit(row)
         before = len(journal)
-        _Run(paths, meta, model, settings, streams, gallery, units, maps).execute(journal, progress)
+        run = _Run(paths, meta, model, settings, streams, gallery, units, maps, labeller, chunk)
+        run.execute(journal, progress)
         of_units = {"capture", "package", "rotation_tolerance"} if units is None else set()
         told = settings.model_dump(mode="json", exclude=of_units)
         write_results(out / RESULTS, journal, meta.classes, card, told)
-        write_csv(out / TABLE, journal, meta.classes)
+        if labels:
+            write_labels(out / LABELS, journal)
+        else:
+            write_csv(out / TABLE, journal, meta.classes)
         if maps is not None:
             write_materials(out / MATERIALS, journal)
         seconds = time.perf_counter() - started
-        summary = summarise(journal, meta.classes, out, len(journal) - before, seconds)
-        write_report(journal, summary, gallery, meta.classes, card, told)
+        summary = summarise(journal, meta.classes, out, len(journal) - before, seconds, labels)
+        if labels:
+            write_label_report(journal, summary, settings.gallery, meta.classes, card, told)
+        else:
+            write_report(journal, summary, gallery, meta.classes, card, told)
     return summary
+
+
+def _refuse_capture(settings: InspectSettings, does: str) -> None:
+    """For models that find no defects on a unit.
+
+    Raises:
+        SettingsError: Units are to be captured.
+    """
+    if settings.capture is not None:
+        raise SettingsError(
+            f"--capture: expected a model that finds defects, found {settings.model}, which "
+            f"{does}. Leave it out."
+        )
+
+
+def _partners(settings: InspectSettings, model: Classifier) -> dict[Path, Path]:
+    """The low magnification of the images that have it.
+
+    Raises:
+        DataError: The file of pairs cannot be read.
+        SettingsError: There is one and the model takes one magnification.
+    """
+    if settings.pairs is None:
+        return {}
+    if not model.meta.two_magnifications:
+        raise SettingsError(
+            f"--pairs: expected a model of two magnifications, found {settings.model}, which takes "
+            "one. Leave it out."
+        )
+    return partners(read_pairs(settings.pairs).pairs)
 
 
 def plan_threads(batches: int, threads: int | None) -> tuple[int, int]:
@@ -204,6 +251,8 @@ class _Run:
         gallery: Gallery,
         units: Units | None,
         maps: MapMaker | None,
+        labeller: Labeller | None,
+        chunk: int,
     ) -> None:
         self._paths = paths
         self._meta = meta
@@ -213,11 +262,13 @@ class _Run:
         self._gallery = gallery
         self._units = units
         self._maps = maps
+        self._labeller = labeller
+        self._chunk = chunk
         self._engine = BoundedSemaphore(streams)
 
     def execute(self, journal: Journal, progress: Progress | None) -> None:
         """Brings all images that the journal lacks into it, in order."""
-        batch, total = self._settings.batch, len(self._paths)
+        batch, total = self._chunk, len(self._paths)
         waiting: deque[tuple[int, Future[list[ImageRow]]]] = deque()
         workers = self._streams + _READ_AHEAD
 
@@ -248,12 +299,16 @@ class _Run:
 
     def _batch(self, start: int) -> list[ImageRow]:
         """Rows of the images of one batch; large images are inferred on their own, tile by tile."""
-        paths = self._paths[start : start + self._settings.batch]
+        paths = self._paths[start : start + self._chunk]
         rows: list[ImageRow] = [{"file": str(path)} for path in paths]
         small: list[tuple[ImageRow, Image, Inputs[Any]]] = []
+        whole: list[tuple[ImageRow, Image]] = []
         for number, (path, row) in enumerate(zip(paths, rows, strict=True), start):
             try:
                 image = read_image(path)
+                if self._labeller is not None:
+                    whole.append((row, image))
+                    continue
                 if self._maps is not None:
                     with self._engine:
                         defects = self._maps.inspect(number, row, image)
@@ -272,6 +327,8 @@ class _Run:
                 row["failed"] = error.problem
             except (SemiscopeError, OSError, MemoryError, cv2.error) as error:
                 row["failed"] = str(error) or type(error).__name__
+        if whole:
+            self._label(whole)
         if small:
             singles = self._infer(
                 [i.prepared[0] for _, _, i in small], [i.sizes[0] for _, _, i in small]
@@ -279,6 +336,23 @@ class _Run:
             for (row, image, _), single in zip(small, singles, strict=True):
                 self._fill(row, image, single)
         return rows
+
+    def _label(self, whole: Sequence[tuple[ImageRow, Image]]) -> None:
+        """Fills the rows of images that are labelled as a whole."""
+        assert self._labeller is not None
+        try:
+            rows, images = zip(*whole, strict=True)
+            self._labeller.inspect(rows, images, self._engine)
+        except (SemiscopeError, OSError, MemoryError, cv2.error) as error:
+            if len(whole) == 1:
+                whole[0][0]["failed"] = str(error) or type(error).__name__
+                return
+            # one by one, so that only the image at fault is lost
+            for one in whole:
+                self._label([one])
+            return
+        for row, image in whole:
+            self._fill(row, image, Annotations.empty())
 
     def _inspect_unit(self, units: Units, row: ImageRow, image: Image) -> None:
         """Fills the row of a unit: what its upright crop shows, told in the photograph."""
@@ -322,7 +396,7 @@ class _Run:
             row["notes"] = list(image.notes)
         found, dispositions = dispose(found, meta.classes, meta.thresholds, settings.min_score)
         row["defects"] = [
-            _defect(found, i, disposition, image, nm_per_px, rotation)
+            defect_row(found, i, disposition, image, nm_per_px, rotation)
             for i, disposition in enumerate(dispositions)
         ]
         crops = CropMaker(image.specimen)
@@ -331,38 +405,6 @@ class _Run:
             view = crops.view(found.xyxy[place])
             row["crops"][str(place)] = view, crops.jpeg(view)
         return found, dispositions
-
-
-def _defect(
-    found: Annotations,
-    index: int,
-    disposition: Disposition,
-    image: Image,
-    nm_per_px: float | None,
-    rotation: Rotation | None,
-) -> DefectRow:
-    box: NDArray[np.float32] = found.xyxy[index]
-    shape = None if found.shapes is None else found.shapes[index]
-    size = measure_size(box, shape, image.height, image.width, nm_per_px)
-    row: DefectRow = {
-        "category_id": int(found.class_id[index]) + 1,
-        "bbox": [round(float(v), 3) for v in (box[0], box[1], size.width, size.height)],
-        "score": round(float(found.score[index]), 5),
-        "disposition": disposition,
-        "area": round(size.area, 3),
-    }
-    if shape is not None:
-        mask = rasterise(shape, image.height, image.width)
-        row["segmentation"] = encode_rle(mask, image.height, image.width)
-    if found.angle_deg is not None and np.isfinite(found.angle_deg[index]):
-        row["angle_deg"] = round(float(found.angle_deg[index]), 3)
-        if rotation is not None:
-            row["angle_interval_deg"] = [round(rotation.low, 3), round(rotation.high, 3)]
-    if size.width_nm is not None and size.height_nm is not None and size.area_nm2 is not None:
-        row["width_nm"] = round(size.width_nm, 3)
-        row["height_nm"] = round(size.height_nm, 3)
-        row["area_nm2"] = round(size.area_nm2, 3)
-    return row
 
 
 def _clear(out: Path) -> None:
@@ -377,7 +419,7 @@ def _clear(out: Path) -> None:
                     f"{out}: holds a run that was not finished ({done} images done). Continue it "
                     "with --resume, or choose another output folder."
                 )
-        results = [out / name for name in (RESULTS, TABLE, REPORT, MATERIALS)]
+        results = [out / name for name in (RESULTS, TABLE, LABELS, REPORT, MATERIALS)]
         if journal.exists():
             results += (out / CLASS_MAPS).glob(CLASS_MAP_NAMES)
         for path in results:

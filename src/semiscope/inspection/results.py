@@ -103,6 +103,9 @@ def _images(rows: Iterable[ImageRow]) -> Iterator[dict[str, Any]]:
                 image["score"] = row["score"]
                 scale = row["nm_per_px"]
                 image["classes"] = {k: class_figures(v, scale) for k, v in row["classes"].items()}
+            if "label" in row:
+                named = ("label", "score", "disposition", "second", "strangeness", "nearest")
+                image.update({k: row[k] for k in named if k in row})  # type: ignore[literal-required]
             yield image
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from semiscope.evaluate.inspection import VERDICTS
 from semiscope.inspection.journal import Journal
+from semiscope.inspection.labels import LABELS
 from semiscope.inspection.results import is_bad
+from semiscope.inspection.thresholds import DISPOSITIONS
 
 RESULTS, TABLE, REPORT = "results.json", "defects.csv", "report.html"
 
@@ -22,8 +24,10 @@ class InspectionSummary:
         out: The run's folder.
         images: Images inspected, the failed ones left out.
         images_with_defects: Those with at least one reported defect.
-        counts: Class -> accepted and for-review defects.
+        counts: Class -> accepted and for-review defects; of a classifier, images.
         verdicts: On units: how many pass, fail and are for review; empty for other images.
+        dispositions: Of a classifier: how many images are accepted, for review and unknown; empty
+            for other models.
         failed: File and reason.
         seconds: Time that this call took.
         images_per_second: Over the images that this call did; 0 when a resumed run had none left.
@@ -34,6 +38,7 @@ class InspectionSummary:
     images_with_defects: int
     counts: Mapping[str, tuple[int, int]]
     verdicts: Mapping[str, int]
+    dispositions: Mapping[str, int]
     failed: tuple[tuple[str, str], ...]
     seconds: float
     images_per_second: float
@@ -60,8 +65,8 @@ class InspectionSummary:
 
     @property
     def csv(self) -> Path:
-        """The table of defects."""
-        return self.out / TABLE
+        """The table of defects, or of labels."""
+        return self.out / (LABELS if self.dispositions else TABLE)
 
     @property
     def report(self) -> Path:
@@ -75,11 +80,14 @@ class InspectionSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values, for ``--json``."""
-        return {
-            "images": self.images,
+        found = {
             "images_with_defects": self.images_with_defects,
             "defects": self.defects,
             "review": self.review,
+        }
+        return {
+            "images": self.images,
+            **({"dispositions": dict(self.dispositions)} if self.dispositions else found),
             "counts": {name: {"accept": a, "review": r} for name, (a, r) in self.counts.items()},
             **({"verdicts": dict(self.verdicts)} if self.verdicts else {}),
             "failed": [{"file": file, "reason": reason} for file, reason in self.failed],
@@ -92,7 +100,12 @@ class InspectionSummary:
 
 
 def summarise(
-    journal: Journal, classes: Sequence[str], out: Path, made: int, seconds: float
+    journal: Journal,
+    classes: Sequence[str],
+    out: Path,
+    made: int,
+    seconds: float,
+    labelled: bool = False,
 ) -> InspectionSummary:
     """Counts a run's rows.
 
@@ -102,9 +115,11 @@ def summarise(
         out: The run's folder.
         made: Images that this call did.
         seconds: Time that it took.
+        labelled: Whether a classifier made the rows.
     """
     counts = {name: [0, 0] for name in classes}
     verdicts: dict[str, int] = {}
+    dispositions: dict[str, int] = dict.fromkeys(DISPOSITIONS, 0) if labelled else {}
     images = with_defects = 0
     failed = []
     for row in journal.rows():
@@ -116,6 +131,10 @@ def summarise(
         if "verdict" in row:
             verdicts = verdicts or dict.fromkeys(VERDICTS, 0)
             verdicts[row["verdict"]] += 1
+        if "label" in row:
+            dispositions[row["disposition"]] += 1
+            if row["disposition"] != "unknown":
+                counts[row["label"]][row["disposition"] == "review"] += 1
         for defect in row["defects"]:
             counts[classes[defect["category_id"] - 1]][defect["disposition"] == "review"] += 1
     return InspectionSummary(
@@ -124,6 +143,7 @@ def summarise(
         with_defects,
         {name: (accept, review) for name, (accept, review) in counts.items()},
         verdicts,
+        dispositions,
         tuple(failed),
         seconds,
         made / seconds if seconds else 0.0,

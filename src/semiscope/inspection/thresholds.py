@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from semiscope.types import Annotations
 
 Disposition = Literal["accept", "review", "unknown"]
+DISPOSITIONS: tuple[Disposition, ...] = ("accept", "review", "unknown")
 
 
 class Thresholds(Protocol):

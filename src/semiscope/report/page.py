@@ -100,7 +100,7 @@ class Report:
 
 def page(report: Report) -> str:
     """The report as HTML text."""
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("page.js")
     found = len(report.scores)
     doubtful = int(np.count_nonzero(report.review))
     tiles = (
@@ -115,8 +115,8 @@ def page(report: Report) -> str:
         lengths, unit = lengths / 1000, "µm"
     size = "longer side" if report.length_unit == "nm" else "longer side; pixel size not known"
     parts = {
-        "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; "
-        f"script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
+        "policy": f"default-src 'none'; img-src data:; style-src {hashed(style)}; "
+        f"script-src {hashed(script)}; base-uri 'none'; form-action 'none'",
         "style": style,
         "script": script,
         "title": escape(report.title),
@@ -131,16 +131,16 @@ def page(report: Report) -> str:
         "sizes": histogram(lengths, report.review, unit),
         "size_title": size,
         "scores": histogram(report.scores, report.review, "score", limits=(0, 1)),
-        "failed": _failures(report.failed),
+        "failed": failures(report.failed),
         "csv": escape(report.csv),
         "maps": report.maps,
         "shown": _shown(len(report.pictures), found),
-        "model": _table(report.model),
-        "settings": _table(report.settings),
+        "model": table(report.model),
+        "settings": table(report.settings),
         "data": _data(report),
     }
     # one pass, so that nothing in the data is taken for a place to fill
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], _asset("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], asset("page.html"))
 
 
 def _data(report: Report) -> str:
@@ -178,7 +178,8 @@ def _shown(shown: int, found: int) -> str:
     )
 
 
-def _failures(failed: Sequence[tuple[str, str]]) -> str:
+def failures(failed: Sequence[tuple[str, str]]) -> str:
+    """A table of the files that could not be read, as HTML."""
     if not failed:
         return '<p class="empty">Every file could be read.</p>'
     rows = "".join(
@@ -194,7 +195,8 @@ def _failures(failed: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def _table(values: Mapping[str, Any]) -> str:
+def table(values: Mapping[str, Any]) -> str:
+    """Names and plain values, those without content left out, as HTML."""
     rows = "".join(
         f'<tr><th scope="row">{escape(str(name).replace("_", " "))}</th>'
         f"<td>{_value(value)}</td></tr>"
@@ -206,7 +208,7 @@ def _table(values: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return _table(value)
+        return table(value)
     if isinstance(value, (list, tuple)):
         return ", ".join(_value(v) for v in value)
     if isinstance(value, float):
@@ -214,9 +216,11 @@ def _value(value: Any) -> str:
     return escape(str(value))
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file that stands beside this module."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def hashed(text: str) -> str:
+    """How a content security policy names a style or script that it allows."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
