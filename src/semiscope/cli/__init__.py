@@ -42,6 +42,7 @@ _VERBS = (
     (app, "check", "labelled:check", "Tell whether a data set is fit for training."),
     (app, "convert", "labelled:convert", "Write a data set in another format."),
     (simulate, "sem-lines", "labelled:simulate_sem_lines", "Line-space SEM scenes with defects."),
+    (simulate, "sem-pairs", "labelled:simulate_sem_pairs", "Defects at two magnifications."),
     (simulate, "ic-package", "labelled:simulate_ic_package", "IC packages with die defects."),
     (simulate, "tem-stack", "labelled:simulate_tem_stack", "TEM cross-sections of two devices."),
     (train, "classify", "learning:train_classify", "Learn one class for the whole image."),

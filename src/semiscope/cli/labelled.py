@@ -14,6 +14,7 @@ from semiscope.data.convert import convert as convert_dataset
 from semiscope.simulate.ic_package import IcPackageSettings, write_units
 from semiscope.simulate.line_settings import SemLinesSettings
 from semiscope.simulate.sem_lines import write_scenes
+from semiscope.simulate.sem_pairs import SemPairsSettings, write_pairs
 from semiscope.simulate.stack_settings import TemStackSettings
 from semiscope.simulate.tem_stack import write_sections
 
@@ -55,6 +56,17 @@ def simulate_sem_lines(
     """Line-space SEM scenes with defects, as 16-bit TIFF with COCO labels and CD truth."""
     with image_bar("rendering") as progress:
         write_scenes(settings, out, progress)
+    stdout.print(f"written: {out}", markup=False)
+
+
+def simulate_sem_pairs(
+    *,
+    out: Annotated[Path, Parameter(help="A new or empty folder.")],
+    settings: Annotated[SemPairsSettings, Parameter(name="*")] = SemPairsSettings(),  # noqa: B008
+) -> None:
+    """Defects at two magnifications, as 16-bit TIFF in folders of their classes, with pairs.csv."""
+    with image_bar("rendering") as progress:
+        write_pairs(settings, out, progress)
     stdout.print(f"written: {out}", markup=False)
 
 
