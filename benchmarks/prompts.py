@@ -1,6 +1,7 @@
 """Table 1's question on real images: IoU of prompted masks, region by region (SeSAMI).
 
-    python benchmarks/prompts.py --data ../shared/data mobile-sam.onnx adapted.onnx [deeplab.onnx]
+    python benchmarks/prompts.py --data ../shared/data [--close-up] mobile-sam.onnx adapted.onnx
+        [deeplab.onnx]
 
 Rows are the classes of the test images of ``cross_sections`` and of ``em_particles``. A promptable
 model is asked for each region by its box and by the point deepest inside of it; a segmenter is not
@@ -8,6 +9,7 @@ asked: of its connected regions of the class the one that fits best counts. Regi
 px count, the 10 largest of an image and class. ``closed`` is the part of the first model's distance
 to 1 that another model closes, by boxes. Lines in comment marks after each set tell the time of
 decoding one prompt from a remembered embedding, on --threads cores. --only NAME … takes some sets.
+--close-up asks for small regions in enlarged parts of the image, as the setting of that name does.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from semiscope.evaluate.promptable import true_regions
 from semiscope.geometry import crop, mask_iou, shape_box
 from semiscope.infer.promptable import Promptable
 from semiscope.infer.segmenter import Segmenter, is_segmenter, regions
-from semiscope.inspection.score_promptable import open_regions, region_ious
+from semiscope.inspection.score_promptable import PromptKind, open_regions, region_ious
 from semiscope.io.image import read_image
 from semiscope.types import Annotations, Mask
 
@@ -43,7 +45,8 @@ class Asked(NamedTuple):
 
     file: str
     model: Promptable | Segmenter
-    prompts: str | None
+    prompts: PromptKind | None
+    close_up: bool = False
 
 
 def sets(data: Path, only: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...], Images]]:
@@ -76,7 +79,8 @@ def overlap(
     """(n,) IoU of an image's regions."""
     pixels = read_image(path).pixels
     if isinstance(asked.model, Promptable):
-        return region_ious(asked.model, pixels, truth, "box" if asked.prompts == "box" else "point")
+        assert asked.prompts is not None
+        return region_ious(asked.model, pixels, truth, asked.prompts, asked.close_up)
     names = asked.model.meta.classes
     found = regions(asked.model.segment(pixels), range(len(names)))
     best = np.zeros(len(truth))
@@ -111,6 +115,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="promptable models and segmenters, .onnx files")
     parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
     parser.add_argument("--only", nargs="*", default=[], help="names of the sets")
+    parser.add_argument("--close-up", action="store_true", help="ask both ways, whole and close up")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     cv2.setNumThreads(options.threads)
@@ -120,21 +125,26 @@ def main() -> None:
             columns.append(Asked(file, Segmenter.load(file, options.threads), None))
         else:
             model = Promptable.load(file, options.threads)
-            columns += [Asked(file, model, prompts) for prompts in ("box", "point")]
-    names = [f"{Path(c.file).stem}{f', {c.prompts}' if c.prompts else ''}" for c in columns]
+            ways = (False, True) if options.close_up else (False,)
+            kinds: tuple[PromptKind, ...] = ("box", "point")
+            columns += [Asked(file, model, kind, way) for way in ways for kind in kinds]
+    names = [
+        ", ".join([Path(c.file).stem, *filter(None, [c.prompts]), *["close up"] * c.close_up])
+        for c in columns
+    ]
     boxes = [i for i, c in enumerate(columns) if c.prompts == "box"]
     closed = [f"{names[i]}: closed" for i in boxes[1:]]
     print("| " + " | ".join(["set", "class", "regions", *names, *closed]) + " |")
     print("|---" * (3 + len(names) + len(closed)) + "|")
     for name, classes, images in sets(options.data, options.only):
         found: list[list[NDArray[np.float64]]] = [[] for _ in columns]
-        kinds = []
+        class_ids = []
         for path, truth in images:
             class_id, masks = true_regions(truth, read_image(path).pixels.shape[:2])
-            kinds.append(class_id)
+            class_ids.append(class_id)
             for results, asked in zip(found, columns, strict=True):
                 results.append(overlap(asked, path, classes, class_id, masks))
-        every = np.concatenate(kinds)
+        every = np.concatenate(class_ids)
         for kind in np.unique(every):
             own = every == kind
             iou = [float(np.concatenate(f)[own].mean()) for f in found]
@@ -144,6 +154,8 @@ def main() -> None:
             print("| " + " | ".join(row) + " |", flush=True)
         for i in boxes:
             model = columns[i].model
+            if columns[i].close_up:
+                continue
             assert isinstance(model, Promptable)
             print(f"<!-- {names[i]}: {1000 * seconds(model, images[0][0]):.0f} ms a prompt -->")
 

@@ -53,6 +53,21 @@ def test_boxes_and_points_by_hand(tmp_path, model):
     assert point.worst_first[0][0].endswith("0.png")
 
 
+def test_small_regions_are_found_better_close_up(tmp_path, model):
+    (tmp_path / "set/images").mkdir(parents=True)
+    (tmp_path / "set/masks").mkdir()
+    indices = np.zeros((512, 512), np.uint8)
+    indices[301:322, 203:238] = 1
+    cv2.imwrite(str(tmp_path / "set/images/0.png"), np.full((512, 512), 90, np.uint8))
+    cv2.imwrite(str(tmp_path / "set/masks/0.png"), indices)
+    (tmp_path / "set/classes.txt").write_text("background\nvoid\n")
+    given = {"model": model, "data": (tmp_path / "set",), "prompts": "box"}
+    whole, _ = score_promptable(PromptScoreSettings(**given))
+    close, _ = score_promptable(PromptScoreSettings(**given, close_up=True))
+    # cells of 32 px, then of 16
+    assert close.per_class["void"] > whole.per_class["void"] + 0.05
+
+
 def test_devices_have_their_own_figures_and_bad_images_are_listed(tmp_path, model):
     first = write_set(tmp_path / "a")
     # the same names in another order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from semiscope.evaluate.promptable import (
     true_regions,
 )
 from semiscope.geometry import shape_box
+from semiscope.infer.close_up import decode_close
 from semiscope.infer.promptable import Promptable, Prompter
 from semiscope.io.image import read_image
 from semiscope.types import Dataset, Mask, Pixels
@@ -48,6 +49,9 @@ class PromptScoreSettings(Settings):
     least_area: int = Field(LEAST_AREA, ge=0, description="Regions up to so many px do not count")
     most_regions: int = Field(
         MOST_REGIONS, ge=1, description="Regions an image and class that count, the largest"
+    )
+    close_up: bool = Field(
+        False, description="Ask for small regions again in an enlarged part of the image"
     )
     defects: tuple[str, ...] = Field((), description="Classes that are defects; others: materials")
     threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
@@ -93,7 +97,7 @@ def score_promptable(
                 class_id, regions = true_regions(
                     sample.annotations, pixels.shape[:2], settings.least_area, settings.most_regions
                 )
-                iou = region_ious(model, pixels, regions, settings.prompts)
+                iou = region_ious(model, pixels, regions, settings.prompts, settings.close_up)
                 rows.append(RegionRow(str(sample.path), device, index[class_id], iou))
             done += 1
             if progress is not None:
@@ -102,7 +106,11 @@ def score_promptable(
 
 
 def region_ious(
-    prompter: Prompter, pixels: Pixels, regions: Sequence[Mask], prompts: PromptKind
+    prompter: Prompter,
+    pixels: Pixels,
+    regions: Sequence[Mask],
+    prompts: PromptKind,
+    close_up: bool = False,
 ) -> NDArray[np.float64]:
     """(n,) IoU of each region with the answer to its prompt.
 
@@ -111,15 +119,21 @@ def region_ious(
         pixels: The image.
         regions: None of them empty.
         prompts: What shows a region.
+        close_up: Small regions are asked for in enlarged parts of the image.
     """
     if not regions:
         return np.zeros(0)
-    embedding = prompter.encode(pixels)
+    given: dict[str, NDArray[Any]] = {}
     if prompts == "box":
-        masks, _ = prompter.decode(embedding, boxes=[shape_box(r) for r in regions])
+        given["boxes"] = np.array([shape_box(r) for r in regions])
     else:
-        deepest = [np.add(inner_point(r.bits), (r.x, r.y)) for r in regions]
-        masks, _ = prompter.decode(embedding, points=np.array(deepest)[:, None])
+        given["points"] = np.array([np.add(inner_point(r.bits), (r.x, r.y)) for r in regions])
+    if close_up:
+        masks, _ = decode_close(prompter, pixels, **given)
+    else:
+        if prompts == "point":
+            given["points"] = given["points"][:, None]
+        masks, _ = prompter.decode(prompter.encode(pixels), **given)
     return np.array([region_iou(r, m) for r, m in zip(regions, masks, strict=True)])
 
 

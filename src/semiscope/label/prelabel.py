@@ -17,6 +17,7 @@ from semiscope import __version__
 from semiscope.config import Settings
 from semiscope.errors import DataError, ImageError, SettingsError
 from semiscope.geometry import clip_boxes, crop, nms, shape_box
+from semiscope.infer.close_up import decode_close
 from semiscope.infer.promptable import Promptable, Prompter
 from semiscope.inspection.journal import NAME as JOURNAL
 from semiscope.inspection.journal import DefectRow, ImageRow, Journal
@@ -42,6 +43,11 @@ class PrelabelSettings(Settings):
     )
     format: Literal["coco", "masks", "labelstudio"] = Field(
         "coco", description="COCO, class maps, or a Label Studio project with predictions"
+    )
+    close_up: bool = Field(
+        False,
+        description="Boxes: ask for small regions again in an enlarged part of the image; each "
+        "part takes as long as an image",
     )
     grid: int = Field(16, ge=1, le=64, description="Grid: points along the longer side")
     least_claim: float = Field(
@@ -173,7 +179,7 @@ def _row(path: Path, model: Prompter, settings: PrelabelSettings, shown: Shown |
     if shown is None:
         found = grid_masks(model, pixels, settings)
     else:
-        found = box_masks(model, pixels, shown.boxes[path], notes)
+        found = box_masks(model, pixels, shown.boxes[path], notes, settings.close_up)
     records: list[DefectRow] = []
     for i, shape in enumerate(found.shapes or ()):
         assert isinstance(shape, Mask)
@@ -246,7 +252,9 @@ def _samples(
     return tuple(samples), tuple(failed), notes
 
 
-def box_masks(model: Prompter, pixels: Pixels, boxes: Annotations, notes: list[str]) -> Annotations:
+def box_masks(
+    model: Prompter, pixels: Pixels, boxes: Annotations, notes: list[str], close_up: bool = False
+) -> Annotations:
     """A mask for each box.
 
     Args:
@@ -254,6 +262,7 @@ def box_masks(model: Prompter, pixels: Pixels, boxes: Annotations, notes: list[s
         pixels: The image.
         boxes: Parts outside of the image do not count.
         notes: Receives what became no mask: a box outside, an answer without a pixel.
+        close_up: Small regions are asked for in enlarged parts of the image.
     """
     clipped = clip_boxes(boxes.xyxy, *pixels.shape[:2])
     inside = (clipped[:, 2:] > clipped[:, :2]).all(1)
@@ -261,7 +270,10 @@ def box_masks(model: Prompter, pixels: Pixels, boxes: Annotations, notes: list[s
         notes.append(f"box ({x:g}, {y:g}, {right:g}, {bottom:g}): outside the image; left out")
     if not inside.any():
         return Annotations.empty()
-    dense, claimed = model.decode(model.encode(pixels), boxes=clipped[inside])
+    if close_up:
+        dense, claimed = decode_close(model, pixels, boxes=clipped[inside])
+    else:
+        dense, claimed = model.decode(model.encode(pixels), boxes=clipped[inside])
     return _annotations([crop(d) for d in dense], boxes.class_id[inside], claimed, notes)
 
 

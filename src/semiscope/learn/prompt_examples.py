@@ -100,10 +100,11 @@ class PromptExamples(DetectExamples):
         views: ViewSettings,
         side: int,
         prompts: PromptSettings,
+        close_up: float = 1.0,
     ) -> None:
         # a view is of one image: nothing is pasted, so that what is beside a region is real
         super().__init__(dataset, spec, AugmentSettings(), side)
-        self._views, self._prompts = views, prompts
+        self._views, self._prompts, self._close_up = views, prompts, close_up
 
     def example(self, index: int, rng: np.random.Generator) -> PromptView:  # type: ignore[override]
         """One random view."""
@@ -114,8 +115,13 @@ class PromptExamples(DetectExamples):
         some = Example(base.pixels, base.annotations[chosen])
         side = self._side or spec.height
         rows, columns = (min(n, side) for n in base.pixels.shape[:2])
-        focus = draw_focus(some, side, rng) if self._side else None
+        # as often at one enlargement as at any other
+        larger = self._close_up ** float(rng.random())
+        part = self._side or larger > 1
+        focus = draw_focus(some, round(side / larger), rng) if part else None
         matrix = random_affine(base.pixels.shape[:2], rows, columns, self._views, rng, focus)
+        middle = np.array([[columns / 2], [rows / 2]])
+        matrix = larger * matrix + (1 - larger) * np.concatenate([np.zeros((2, 2)), middle], 1)
         seen = warp(some, matrix, rows, columns, fill)
         values = to_tensor(seen.pixels, low_high, (0.0,) * 3, (1.0,) * 3)
         values = photometric(np.ascontiguousarray(values.transpose(1, 2, 0)), self._views, rng)

@@ -65,6 +65,11 @@ class AdaptSettings(Settings):
         description="Side of the part of the input that a training view shows, mostly about a "
         "region; 0 for the whole input. 512 is a quarter of the work; for MobileSAM alone",
     )
+    close_up: float = Field(
+        1.0,
+        ge=1,
+        description="Largest further enlargement of a view, for a model that is asked close up",
+    )
     validation: float = Field(
         0.1, gt=0, lt=1, description="Share of train held out when the set has no val folder"
     )
@@ -214,7 +219,7 @@ class PromptTask:
         self._classes = train.classes
         spec = InputSpec(height=side, width=side, channels=3, mean=MEAN, std=STD)
         self._examples = PromptExamples(
-            train, spec, settings.augment, settings.view, settings.prompts
+            train, spec, settings.augment, settings.view, settings.prompts, settings.close_up
         )
         self._held_out = validation
         self._text = (
@@ -280,7 +285,7 @@ class PromptTask:
             pixels = read_image(sample.path).pixels
             class_id, regions = true_regions(sample.annotations, pixels.shape[:2])
             for kind in kinds:
-                iou = region_ious(prompter, pixels, regions, kind)
+                iou = region_ious(prompter, pixels, regions, kind, self.settings.close_up > 1)
                 rows[kind].append(RegionRow(str(sample.path), "", class_id, iou))
         figures: dict[str, float] = {}
         for kind in kinds:
