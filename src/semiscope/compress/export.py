@@ -203,8 +203,13 @@ def export(
         defects = tuple(spec["defects"])
         make = partial(SegmenterMeta, defects=defects, class_iou=iou, thresholds=thresholds)
     elif spec["task"] == "classify":
-        two = bool(further(images))
-        make = partial(ClassifierMeta, two_magnifications=two, thresholds=thresholds)
+        make = partial(
+            ClassifierMeta,
+            two_magnifications=bool(further(images)),
+            clean=tuple(spec["clean"]),
+            held_out=tuple(spec["held_out"]),
+            thresholds=thresholds,
+        )
     else:
         decoder: Decoder = TypeAdapter(Decoder).validate_python(spec["decoder"])
         constant = decoder.inputs(Dial())

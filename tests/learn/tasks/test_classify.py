@@ -1,6 +1,7 @@
 """From folders of images to a run, an exported file, and the same answers from both."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -38,7 +39,7 @@ def settings_for(data, **changes) -> ClassifySettings:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, halves):
     folder = tmp_path_factory.mktemp("classify")
-    learn = settings_for(halves(folder / "data"))
+    learn = settings_for(halves(folder / "data"), clean=("even",))
     return folder, runs.start("classify", learn, LOOP, folder / "run")
 
 
@@ -57,7 +58,12 @@ def test_what_is_learned_is_in_the_file(trained):
     written = export(folder / "run", folder / "halves.onnx", licence="CC0")
     images = sorted((folder / "data" / "val").rglob("*.png"))
     meta, (logits, features) = answers(folder / "halves.onnx", images)
-    assert meta == written and meta.classes == ("even", "left", "right")
+    assert (
+        meta == written
+        and meta.clean == ("even",)
+        and meta.held_out == ()
+        and meta.classes == ("even", "left", "right")
+    )
     assert meta.metrics["val_accuracy"] == round(figures["accuracy"], 4)
     assert meta.thresholds.keys() == set(meta.classes) and not meta.two_magnifications
     truth = np.array([meta.classes.index(p.parent.name) for p in images])
@@ -152,8 +158,13 @@ def test_nothing_held_out_keeps_the_newest_weights(tmp_path, halves):
     assert runs.start("classify", learn, loop, tmp_path / "run") == {"fitness": 0.0}
     _, state = trained_network(tmp_path / "run")
     assert state["epoch"] == 1 and "27 images, 0 held out" in state["spec"]["data"]
-    # without a val folder a share is held out
-    assert "24 images, 3 held out" in ClassifyTask(settings_for(data), 0).spec()["data"]
+    # without a val folder a share is held out, and the file will tell which
+    spec = ClassifyTask(settings_for(data, clean=("even",)), 0).spec()
+    assert "24 images, 3 held out" in spec["data"] and spec["clean"] == ["even"]
+    assert len(spec["held_out"]) == 3 and all((data / name).is_file() for name in spec["held_out"])
+    assert {Path(name).parts[:2] for name in spec["held_out"]} == {
+        ("train", name) for name in spec["classes"]
+    }
 
 
 def test_views_keep_the_whole_image(tmp_path, halves):
@@ -248,6 +259,8 @@ def test_bad_data_is_told(tmp_path, halves):
     data = halves(tmp_path / "data")
     with pytest.raises(SettingsError, match="expected some of even, left, right, found up"):
         ClassifyTask(settings_for(data, leave_out=("up",)), 0)
+    with pytest.raises(SettingsError, match="clean: expected some of"):
+        ClassifyTask(settings_for(data, clean=("none",)), 0)
     with pytest.raises(DataError, match="at least two classes, found even"):
         ClassifyTask(settings_for(data, leave_out=("left", "right")), 0)
     (tmp_path / "pairs.csv").write_text("high,low\nnone.png,none.png\n")

@@ -34,9 +34,9 @@ class ClassifySettings(InputSettings):
     data: Path = Field(description="Data set with a folder a class")
     pairs: Path | None = Field(
         None,
-        description="CSV file (columns high and low) that names for images of the data their "
-        "partners of low magnification: both are looked at together, and the network learns to do "
-        "without a partner too",
+        description="CSV (columns high and low) or KLARF file that names for images of the data "
+        "their partners of low magnification: both are looked at together, and the network learns "
+        "to do without a partner too",
     )
     alone: float = Field(
         0.3, ge=0, lt=1, description="Share of the views of a pair that are without the partner"
@@ -49,6 +49,7 @@ class ClassifySettings(InputSettings):
     )
     patch: int = Field(16, ge=2, description="Side of a patch of a ViT, px")
     freeze: bool = Field(False, description="Only the last layer learns: a linear probe")
+    clean: tuple[str, ...] = Field((), description="Classes that mean no defect")
     labels_per_class: int = Field(
         0, ge=0, description="Draw so many training images of each class by the seed; 0 for all"
     )
@@ -114,7 +115,7 @@ class ClassifyTask:
         Raises:
             DataError: No image has a class, there are not two classes to tell apart, or pairs are
                 named and no training image has a partner.
-            SettingsError: A class that is to be left out is none of the classes.
+            SettingsError: A class that is to be left out, or that is clean, is none of the classes.
         """
         self.settings = settings
         dataset, low = _open_paired(settings)
@@ -124,6 +125,7 @@ class ClassifyTask:
         self._examples = ClassExamples(train, self.input, settings.augment, low, settings.alone)
         self._validation = ClassValidation(held, self.input, low)
         self._field = _median_size(train)
+        self._held_out = () if any(s.split == "val" for s in dataset) else _names(held, settings)
         self._text = f"{settings.data.name}: {len(train)} images, {len(held)} held out"
         if low is not None:
             count = sum(s.path in low for s in train)
@@ -168,6 +170,8 @@ class ClassifyTask:
             "built": self._built,
             "network": self.settings.net + two,
             "classes": list(self.classes),
+            "clean": [name for name in self.settings.clean if name in self.classes],
+            "held_out": list(self._held_out),
             "input": self.input.model_dump(mode="json"),
             "field": list(self._field),
             "thresholds": self._validation.thresholds,
@@ -285,13 +289,14 @@ def _split(dataset: Dataset, settings: ClassifySettings, seed: int) -> tuple[Dat
 
     Raises:
         DataError: No image has a class, or there are not two classes to tell apart.
-        SettingsError: A class that is to be left out is none of the classes.
+        SettingsError: A class that is to be left out, or that is clean, is none of the classes.
     """
-    unknown = [name for name in settings.leave_out if name not in dataset.classes]
-    if unknown:
-        raise SettingsError(
-            f"leave_out: expected some of {', '.join(dataset.classes)}, found {', '.join(unknown)}"
-        )
+    for field, names in (("leave_out", settings.leave_out), ("clean", settings.clean)):
+        if unknown := [name for name in names if name not in dataset.classes]:
+            raise SettingsError(
+                f"{field}: expected some of {', '.join(dataset.classes)}, found "
+                f"{', '.join(unknown)}"
+            )
     known = {s.split for s in dataset}
     train = dataset.split("train" if "train" in known else "")
     # a class that training never sees cannot be told from the others
@@ -336,6 +341,11 @@ def draw_labels(dataset: Dataset, count: int, seed: int) -> Dataset:
     return Dataset(
         dataset.classes, tuple(dataset.samples[i] for i in np.sort(np.concatenate(drawn)))
     )
+
+
+def _names(dataset: Dataset, settings: ClassifySettings) -> tuple[str, ...]:
+    """The images below the data set's folder, with slashes."""
+    return tuple(s.path.relative_to(settings.data).as_posix() for s in dataset)
 
 
 def _median_size(dataset: Dataset) -> tuple[int, int]:
