@@ -396,8 +396,8 @@ def test_models_that_do_not_fit(tmp_path, blob_model):
 
 
 def test_a_model_for_another_task(tmp_path, write_model):
-    model = write_model(tmp_path / "other.onnx", task="classify")
-    with pytest.raises(ModelError, match="classify"):
+    model = write_model(tmp_path / "other.onnx", task="caption")
+    with pytest.raises(ModelError, match="caption"):
         run([picture(tmp_path / "a.png")], model, tmp_path / "out")
 
 

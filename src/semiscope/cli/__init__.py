@@ -35,6 +35,7 @@ _VERBS = (
     (app, "evaluate", "evaluating:evaluate", "Hold a model against the truth of a data set."),
     (app, "bench", "inspecting:bench", "Measure images per second and peak memory."),
     (app, "calibrate", "calibrating:calibrate", "Choose thresholds on held-out images."),
+    (app, "novelty", "novelty:novelty", "Group the unknown images of an inspection."),
     (app, "label", "labelling:label", "Write initial masks for a person to correct."),
     (cycle, "propose", "cycling:propose", "Write the next round's masks to correct."),
     (cycle, "learn", "cycling:learn", "Take corrected masks back and learn from all so far."),

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict
 
-from semiscope.errors import SemiscopeError, SettingsError
+from semiscope.errors import DataError, SemiscopeError, SettingsError
 from semiscope.evaluate.inspection import Verdict
 from semiscope.inspection.thresholds import Disposition
 from semiscope.io.files import cannot_write
@@ -189,3 +189,23 @@ class Journal:
                 f"{self.path}: this run was started with another {' and '.join(different)}; "
                 "continue it as it was started, or choose another output folder."
             )
+
+
+def read_rows(folder: Path) -> Iterator[ImageRow]:
+    """The rows of a finished run, read one at a time.
+
+    Raises:
+        DataError: The folder holds no journal, or it is damaged.
+    """
+    path = folder / NAME
+    try:
+        with path.open("rb") as file:
+            next(file, None)
+            for line in file:
+                yield json.loads(line)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise DataError(
+            f"{path}: expected the journal of a finished run, found a torn one"
+        ) from None
