@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from semiscope.data.augment import ViewSettings, photometric, random_affine
+from semiscope.data.augment import ViewSettings, random_affine
 from semiscope.data.dataset import balanced_weights
-from semiscope.infer.decode import letterbox, scale_range, to_tensor, with_channels
 from semiscope.infer.model import InputSpec
-from semiscope.io.image import read_image
 from semiscope.learn.kept import Kept
-from semiscope.types import Dataset, Pixels, Sample
+from semiscope.learn.whole_images import Boxed, read_boxed, view_of
+from semiscope.types import Dataset, Sample
 
 
 class ClassViewSettings(ViewSettings):
-    """Views in which a small defect stays: what leaves the view by zoom and shift is little."""
+    """Views in which a small defect stays: as set here, they show four fifths of the image or more.
+
+    Where a view shows what is beyond the image, that is its mirror image.
+    """
 
     flip_vertical: float = Field(0.5, ge=0, le=1, description="Share mirrored top to bottom")
     quarter_turns: bool = Field(True, description="Turn by a random multiple of 90 degrees")
     scale: float = Field(0.1, ge=0, lt=1, description="Zoom between 1 - scale and 1 + scale")
     translate: float = Field(0.05, ge=0, le=0.5, description="Largest shift, share of the side")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Boxed:
-    """An image scaled to the network's input, its grey values as they were.
-
-    Attributes:
-        pixels: (height, width) or (height, width, 3) of the input.
-        low_high: The grey values that become 0 and 1.
-    """
-
-    pixels: Pixels
-    low_high: tuple[float, float]
-
-    @property
-    def nbytes(self) -> int:
-        """What it takes in memory."""
-        return self.pixels.nbytes
 
 
 class ClassExamples:
@@ -74,12 +56,12 @@ class ClassExamples:
             alone: Share of the images with a partner that are shown without it.
         """
         self._dataset, self._spec, self._augment = dataset, spec, augment
-        self._images = Kept(self._boxed, dataset.samples)
+        self._images = Kept(self._read, dataset.samples)
         self._partners, self._alone = partners, alone
         self._lows: Sequence[Boxed] | Kept[Boxed] = ()
         if partners is not None:
             lows = [Sample(partners.get(s.path, s.path)) for s in dataset]
-            self._lows = Kept(self._boxed, lows)
+            self._lows = Kept(self._read, lows)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -107,29 +89,10 @@ class ClassExamples:
         """A batch of what ``example`` gives."""
         return tuple(torch.stack(part) for part in zip(*views, strict=True))
 
-    def _boxed(self, sample: Sample) -> Boxed:
-        pixels = read_image(sample.path).specimen
-        spec, low_high = self._spec, scale_range(pixels, self._spec.scaling)
-        middle = low_high[0] + float(np.mean(spec.mean)) * (low_high[1] - low_high[0])
-        fitted, _ = letterbox(with_channels(pixels, spec.channels), spec.height, spec.width, middle)
-        return Boxed(fitted, low_high)
+    def _read(self, sample: Sample) -> Boxed:
+        return read_boxed(sample.path, self._spec)
 
     def _view(self, image: Boxed, rng: np.random.Generator) -> Tensor:
-        spec = self._spec
-        height, width = size = (spec.height, spec.width)
-        matrix = random_affine(size, height, width, self._augment, rng)
-        # cv2 puts (0, 0) at the centre of the first pixel, our coordinates at its corner
-        matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
-        # what is mirrored in shows no edge that a network could take for a defect
-        pixels = cv2.warpAffine(
-            image.pixels, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101
-        )
-        planes = to_tensor(
-            pixels,  # type: ignore[arg-type]
-            image.low_high,
-            (0.0,) * spec.channels,
-            (1.0,) * spec.channels,
-        )
-        values = np.moveaxis(planes, 0, -1) if spec.channels == 3 else planes[0]
-        values = photometric(values, self._augment, rng)
-        return torch.from_numpy(to_tensor(values, (0.0, 1.0), spec.mean, spec.std))
+        size = (self._spec.height, self._spec.width)
+        matrix = random_affine(size, *size, self._augment, rng)
+        return view_of(image, matrix, self._spec, self._augment, rng)

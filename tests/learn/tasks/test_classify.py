@@ -23,6 +23,8 @@ from semiscope.learn.tasks.classify import (
     draw_labels,
     layer_groups,
 )
+from semiscope.learn.tasks.common import best_weights
+from semiscope.learn.tasks.pretrain import PretrainLoopSettings, PretrainSettings
 
 # a mirrored left is a right
 STILL = ClassViewSettings(flip_horizontal=0, flip_vertical=0, quarter_turns=False)
@@ -106,6 +108,26 @@ def test_another_size_and_other_classes_start_from_a_run(tmp_path, halves):
         ClassifyTask(settings_for(data, init=tmp_path), 0).network()
     with pytest.raises(ValueError, match="expected multiples of patch 24, found 32 and 32"):
         settings_for(data, net="vit-tiny", patch=24)
+
+
+def test_a_pretrained_encoder_is_the_start(tmp_path, halves):
+    data = halves(tmp_path / "data", train=3, val=1)
+    pretrain = PretrainSettings(
+        data=(data,), net="vit-tiny", patch=8, height=32, width=32, decoder_depth=1
+    )
+    loop = PretrainLoopSettings(epochs=1, batch=4, warmup_epochs=0, workers=0)
+    runs.start("pretrain", pretrain, loop, tmp_path / "run")
+    tensors = best_weights(tmp_path / "run")
+    learn = settings_for(data, net="vit-tiny", patch=8, init=tmp_path / "run")
+    network = ClassifyTask(learn, 0).network()
+    for name, value in network.encoder.state_dict().items():
+        assert torch.equal(value, tensors[f"encoder.{name}"]), name
+    # colour images on what grey ones taught
+    colour = ClassifyTask(learn.model_copy(update={"channels": 3}), 0).network()
+    grey = torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        expected = network.encoder(grey)
+        torch.testing.assert_close(colour.encoder(grey.expand(-1, 3, -1, -1)), expected)
 
 
 def test_the_first_stages_learn_slowest(tmp_path, halves):

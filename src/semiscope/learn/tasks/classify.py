@@ -69,7 +69,7 @@ class ClassifySettings(InputSettings):
         1, description="1 for grey images, 3 for colour"
     )
     optimiser: Literal["adamw", "sgd"] = Field("adamw", description="How weights are updated")
-    learning_rate: float = Field(1e-3, gt=0, description="At its peak")
+    learning_rate: float = Field(5e-4, gt=0, description="At its peak")
     layer_decay: float = Field(
         0.75,
         gt=0,
