@@ -143,7 +143,13 @@ def test_the_verbs(tmp_path, data, class_model, capsys):
     assert figures["accuracy"]["value"] == 1 and figures["unseen"] == {"blob": 3}
     assert figures["failed"] == [] and len(figures["curve"]) == 18
     assert cv2.imread(str(picture)).shape[1] == 1600
-    printed = run("evaluate", *model).out
+    # a label that is wrong, and an image called right that is of another class
+    put(data, "test", "left", 30, 0.1, 0.88)
+    printed = run("evaluate", *model, "--report", str(tmp_path / "page.html")).out
+    page = (tmp_path / "page.html").read_text()
+    # once suspected, once accepted and wrong, once among the confident
+    assert page.count("30.png</small>") == 3 and "labelled left" in page
+    assert "<td>left</td><td>right</td>" in page and "a class that the model never saw" in page
     assert "kappa" in printed and "never saw: blob 3" in printed
     # options of other kinds of models
     for verb, option in (("evaluate", "--min-score"), ("calibrate", "--max-escape")):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semiscope.infer.classifier import Classifier
+from semiscope.infer.classifier import Answers, Classifier
 from semiscope.infer.open_set import to_levels
 from semiscope.inspection.journal import ImageRow, Journal
 from semiscope.inspection.thresholds import dispose_labels
@@ -59,7 +59,7 @@ class Labeller:
         Raises:
             ImageError: A partner cannot be read.
         """
-        model, meta = self._model, self._model.meta
+        model = self._model
         inputs = [model.prepare(i.specimen) for i in images]
         low = [self._partner(row) for row in rows] if self._partners else None
         parts = []
@@ -69,34 +69,41 @@ class Labeller:
                 parts.append(model.run(inputs[some], None if low is None else low[some]))
         probability = np.concatenate([p.probability for p in parts])
         features = np.concatenate([p.features for p in parts])
-        like = None if model.known is None else model.known.look(features)
-        order = np.argsort(-probability, axis=1, kind="stable")
-        label, score = order[:, 0], probability.max(axis=1)
-        unknown = np.zeros(len(rows), bool) if like is None else like.unknown
-        dispositions = dispose_labels(label, score, unknown, meta.classes, meta.thresholds)
-        for i, (row, levels) in enumerate(zip(rows, to_levels(features), strict=True)):
-            row["label"] = meta.classes[label[i]]
-            row["score"] = round(float(score[i]), 5)
-            row["disposition"] = dispositions[i]
-            if len(meta.classes) > 1:
-                second = int(order[i, 1])
-                row["second"] = meta.classes[second], round(float(probability[i, second]), 5)
-            row["features"] = base64.b64encode(levels.tobytes()).decode()
-            if like is not None and model.known is not None:
-                row["strangeness"] = round(float(like.strangeness[i]), 5)
-                near = zip(like.nearest[i].tolist(), like.distance[i].tolist(), strict=True)
-                row["nearest"] = [
-                    {
-                        "file": model.known.names[place],
-                        "label": meta.classes[model.known.class_id[place]],
-                        "distance": round(distance, 5),
-                    }
-                    for place, distance in near
-                ]
+        fill_rows(model, rows, Answers(probability, features))
 
     def _partner(self, row: ImageRow) -> np.ndarray | None:
         partner = self._partners.get(Path(row["file"]).resolve())
         return None if partner is None else self._model.prepare(read_image(partner).specimen)
+
+
+def fill_rows(model: Classifier, rows: Sequence[ImageRow], answers: Answers) -> None:
+    """Tells in the rows of images what a classifier says of them, and what becomes of that."""
+    meta, known = model.meta, model.known
+    probability = answers.probability
+    like = None if known is None else known.look(answers.features)
+    order = np.argsort(-probability, axis=1, kind="stable")
+    label, score = order[:, 0], probability.max(axis=1, initial=0)
+    unknown = np.zeros(len(rows), bool) if like is None else like.unknown
+    dispositions = dispose_labels(label, score, unknown, meta.classes, meta.thresholds)
+    for i, (row, levels) in enumerate(zip(rows, to_levels(answers.features), strict=True)):
+        row["label"] = meta.classes[label[i]]
+        row["score"] = round(float(score[i]), 5)
+        row["disposition"] = dispositions[i]
+        if len(meta.classes) > 1:
+            second = int(order[i, 1])
+            row["second"] = meta.classes[second], round(float(probability[i, second]), 5)
+        row["features"] = base64.b64encode(levels.tobytes()).decode()
+        if like is not None and known is not None:
+            row["strangeness"] = round(float(like.strangeness[i]), 5)
+            near = zip(like.nearest[i].tolist(), like.distance[i].tolist(), strict=True)
+            row["nearest"] = [
+                {
+                    "file": known.names[place],
+                    "label": meta.classes[known.class_id[place]],
+                    "distance": round(distance, 5),
+                }
+                for place, distance in near
+            ]
 
 
 def levels_of(row: ImageRow) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,21 @@ from pydantic import Field
 from semiscope.config import Settings
 from semiscope.errors import SettingsError
 from semiscope.evaluate.classification import (
+    UNSEEN,
     ClassificationReport,
     classification_report,
+    suspected_errors,
 )
 from semiscope.infer.classifier import Answers, Classifier
+from semiscope.inspection.journal import ImageRow
+from semiscope.inspection.label_report import MOST_PAIRS, Labelled, build_report, sorts
 from semiscope.inspection.labelled_images import LabelledImages, answer, open_labelled
+from semiscope.inspection.labels import fill_rows
 from semiscope.inspection.thresholds import Disposition, dispose_labels
+from semiscope.io.files import write_atomic
+
+UNSEEN_CLASS = "a class that the model never saw"
+_EACH = 100  # images shown of each sort
 
 
 class LabelScoreSettings(Settings):
@@ -31,6 +40,9 @@ class LabelScoreSettings(Settings):
     )
     clean: tuple[str, ...] | None = Field(
         None, description="Classes that mean no defect; by default those that the model names"
+    )
+    report: Path | None = Field(
+        None, description="Of a classifier: write an HTML page with the images here"
     )
     threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
 
@@ -115,4 +127,75 @@ def score_labels(
     failed: list[tuple[str, str]] = []
     places, answers = answer(model, images.paths, failed, progress)
     judged = judge(model, images.only(places), answers)
-    return judged.report(classes, clean), tuple(failed)
+    report = judged.report(classes, clean)
+    if settings.report is not None:
+        _write_page(settings.report, settings, model, judged, report, failed)
+    return report, tuple(failed)
+
+
+def _write_page(
+    path: Path,
+    settings: LabelScoreSettings,
+    model: Classifier,
+    judged: Judged,
+    report: ClassificationReport,
+    failed: Sequence[tuple[str, str]],
+) -> None:
+    """The labelled images as galleries, those first whose label is suspected.
+
+    Raises:
+        SemiscopeError: The file cannot be written.
+    """
+    classes, images = model.meta.classes, judged.images
+    rows: list[ImageRow] = [{"file": str(path)} for path in images.paths]
+    fill_rows(model, rows, judged.answers)
+    shown = [
+        Labelled(row, UNSEEN_CLASS if k == UNSEEN else classes[k])
+        for row, k in zip(rows, images.truth.tolist(), strict=True)
+    ]
+    suspected = suspected_errors(images.truth, judged.answers.probability).tolist()
+    wrong = [i for i in shown if i.row["label"] != i.truth and i.row["disposition"] == "accept"]
+    wrong.sort(key=lambda i: -i.row["score"])
+    galleries = [
+        (
+            "Suspected label errors",
+            "the model is surer of another class than it usually is of that class. Look at them; "
+            "believe it only where the model was not trained on these images.",
+            [shown[i] for i in suspected[:_EACH]],
+            len(suspected),
+        ),
+        (
+            "Accepted and wrong",
+            "no person would have seen them, the surest first.",
+            wrong[:_EACH],
+            len(wrong),
+        ),
+        *sorts(shown, 3 * _EACH),
+    ]
+    counts = report.confusion[:-1, :-1].copy()
+    np.fill_diagonal(counts, 0)
+    most = np.argsort(-counts, axis=None, kind="stable")[:MOST_PAIRS]
+    pairs = [
+        (classes[a], classes[b], int(counts[a, b]))
+        for a, b in zip(*np.unravel_index(most, counts.shape), strict=True)
+        if counts[a, b]
+    ]
+    accuracy = report.accuracy.value
+    page = build_report(
+        shown,
+        title="Evaluation of labels",
+        facts={
+            "Model": model.meta.name,
+            "Data": ", ".join(map(str, settings.data)),
+            **({} if accuracy is None else {"Accuracy": f"{accuracy:.3f}"}),
+        },
+        galleries=galleries,
+        pairs=pairs,
+        pairs_title="Most confused",
+        pairs_note="images: what they are, what they are called",
+        classes=classes,
+        failed=failed,
+        model=model.card(),
+        settings=settings.model_dump(mode="json", exclude={"report"}),
+    )
+    write_atomic(path, page)
