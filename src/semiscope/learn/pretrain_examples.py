@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from semiscope.data.augment import ViewSettings, photometric, random_affine
+from semiscope.data.augment import ViewSettings, random_affine
 from semiscope.data.pairs import Pair
 from semiscope.errors import DataError, ImageError
-from semiscope.infer.decode import letterbox, scale_range, to_tensor, with_channels
 from semiscope.infer.model import InputSpec
-from semiscope.io.image import images_below, read_image, read_size
+from semiscope.io.image import images_below, read_size
 from semiscope.io.labels import split_folders
 from semiscope.learn.kept import Kept
-from semiscope.types import Pixels, Sample
+from semiscope.learn.whole_images import Boxed, read_boxed, view_of
+from semiscope.types import Sample
 
 _log = logging.getLogger(__name__)
 
@@ -63,18 +61,6 @@ class PretrainBatch(NamedTuple):
     views: Tensor
     kept: Tensor
     present: Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Boxed:
-    """An image scaled to the network's input, and the grey values that become 0 and 1."""
-
-    pixels: Pixels
-    low_high: tuple[float, float]
-
-    @property
-    def nbytes(self) -> int:
-        return self.pixels.nbytes
 
 
 def find_images(roots: Sequence[Path]) -> list[Path]:
@@ -131,7 +117,7 @@ class PretrainExamples:
             kept: Of these, how many a network sees.
         """
         self._spec, self._augment, self._places, self._kept = spec, augment, places, kept
-        self._images = Kept(self._boxed, [Sample(p) for pair in pairs for p in pair if p])
+        self._images = Kept(self._read, [Sample(p) for pair in pairs for p in pair if p])
         count = iter(range(len(self._images)))
         self._index = [[next(count) if p else None for p in pair] for pair in pairs]
         self._broken: set[int] = set()
@@ -172,7 +158,7 @@ class PretrainExamples:
         """See ``PretrainBatch``."""
         return PretrainBatch(*map(torch.stack, zip(*views, strict=True)))
 
-    def _image(self, index: int | None) -> _Boxed | None:
+    def _image(self, index: int | None) -> Boxed | None:
         if index is None or index in self._broken:
             return None
         try:
@@ -182,28 +168,12 @@ class PretrainExamples:
             self._broken.add(index)
             return None
 
-    def _boxed(self, sample: Sample) -> _Boxed:
-        pixels = read_image(sample.path).specimen
-        spec, low_high = self._spec, scale_range(pixels, self._spec.scaling)
-        middle = low_high[0] + float(np.mean(spec.mean)) * (low_high[1] - low_high[0])
-        fitted, _ = letterbox(with_channels(pixels, spec.channels), spec.height, spec.width, middle)
-        return _Boxed(fitted, low_high)
+    def _read(self, sample: Sample) -> Boxed:
+        return read_boxed(sample.path, self._spec)
 
-    def _view(self, image: _Boxed, rng: np.random.Generator) -> Tensor:
-        spec = self._spec
-        size = (spec.height, spec.width)
+    def _view(self, image: Boxed, rng: np.random.Generator) -> Tensor:
+        size = (self._spec.height, self._spec.width)
         matrix = random_affine(size, *size, self._augment, rng)
         zoom = rng.uniform(self._augment.least_area, 1) ** -0.5
-        corner = rng.uniform(0, 1, 2) * (1 - 1 / zoom) * (spec.width, spec.height)
-        matrix[:, 2] -= corner
-        matrix *= zoom
-        # cv2 puts (0, 0) at the centre of the first pixel, our coordinates at its corner
-        matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
-        pixels = cv2.warpAffine(
-            image.pixels, matrix, (spec.width, spec.height), borderMode=cv2.BORDER_REFLECT_101
-        )
-        nothing = (0.0,) * spec.channels
-        planes = to_tensor(pixels, image.low_high, nothing, (1.0,) * spec.channels)  # type: ignore[arg-type]
-        values = np.moveaxis(planes, 0, -1) if spec.channels == 3 else planes[0]
-        values = photometric(values, self._augment, rng)
-        return torch.from_numpy(to_tensor(values, (0.0, 1.0), spec.mean, spec.std))
+        matrix[:, 2] -= rng.uniform(0, 1, 2) * (1 - 1 / zoom) * size[::-1]
+        return view_of(image, matrix * zoom, self._spec, self._augment, rng)
