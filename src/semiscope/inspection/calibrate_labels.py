@@ -118,7 +118,9 @@ def calibrate_labels(
         mine = judged.truth != UNSEEN
         probability, features = answers.probability[~of_train], answers.features[~of_train]
         known = known.allowing(features[mine], settings.refuse)
-        accept = accept_thresholds(judged.truth, probability, settings.purity)
+        # what is put to unknown is never accepted, however sure the label
+        stays = ~known.look(features).unknown
+        accept = accept_thresholds(judged.truth[stays], probability[stays], settings.purity)
         thresholds = {
             name: ClassThreshold(report=0.0, accept=score)
             for name, score in zip(meta.classes, accept.tolist(), strict=True)

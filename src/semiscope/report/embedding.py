@@ -62,13 +62,14 @@ def embedding_map(places: NDArray[np.float64], dots: Sequence[Dot]) -> str:
     every = -(-len(dots) // _MOST)
     drawn = [i for i, d in enumerate(dots) if i % every == 0 or d.disposition == "unknown"]
     low, high = places.min(axis=0), places.max(axis=0)
-    span = float(max((high - low).max(), 1e-9))
-    corner = (low + high - span) / 2
     inside = _SIDE - 2 * _EDGE
+    scale = inside / float(max((high - low).max(), 1e-9))
+    size = np.maximum((high - low) * scale, [inside, inside / 4])
+    corner = _EDGE + (size - (low + high) * scale) / 2
     parts = []
     # what a person should see lies on top
     for i in sorted(drawn, key=lambda i: dots[i].disposition != "accept"):
-        x, y = _EDGE + inside * (places[i] - corner) / span
+        x, y = corner + places[i] * scale
         dot = dots[i]
         style = f'class="dot {dot.disposition} c{dot.kind % COLOURS}"'
         title = f"<title>{escape(dot.title)}</title>"
@@ -78,6 +79,6 @@ def embedding_map(places: NDArray[np.float64], dots: Sequence[Dot]) -> str:
         else:
             parts.append(f'<circle {style} cx="{x:.1f}" cy="{y:.1f}" r="3.5">{title}</circle>')
     return (
-        f'<svg class="chart embedding" viewBox="0 0 {_SIDE} {_SIDE}" role="img" '
+        f'<svg class="chart embedding" viewBox="0 0 {_SIDE} {size[1] + 2 * _EDGE:.0f}" role="img" '
         f'aria-label="Images, alike near each other">{"".join(parts)}</svg>'
     )

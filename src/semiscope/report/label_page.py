@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,11 +178,11 @@ def _figure(picture: LabelPicture, place: Mapping[str, int]) -> str:
     if picture.nearest:
         like = "; ".join(f"{escape(label)}: {escape(file)}" for label, file in picture.nearest)
         lines.append(f'<span title="{like}">like {escape(picture.nearest[0][1])}</span>')
-    file = escape(picture.file)
+    file, short = escape(picture.file), escape("/".join(Path(picture.file).parts[-2:]))
     return (
         f'<figure><img alt="" src="data:image/jpeg;base64,{picture.jpeg}">'
         f'<figcaption class="c{place[picture.label] % COLOURS}"><span class="label">'
         f"{escape(picture.label)} {picture.score:.2f}</span>"
         + "".join(f"<small>{line}</small>" for line in lines)
-        + f'<small class="file" title="{file}">{file}</small></figcaption></figure>'
+        + f'<small title="{file}">{short}</small></figcaption></figure>'
     )
