@@ -212,3 +212,34 @@ def test_real_data_is_fit():
     report = check_dataset(DATA / "sem_defects")
     assert report.verdict == "fit"
     assert report.splits["train"].images_per_class["BRIDGE"] == 55
+
+
+def put_label(root: Path, split: str, name: str, number: int, pixels: np.ndarray) -> Path:
+    folder = root / split / name
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{number}.png"
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    return path
+
+
+def test_class_folders_with_a_class_that_training_never_saw(tmp_path: Path):
+    for i in range(3):
+        put_label(tmp_path, "train", "bridge", i, picture(i))
+        # of another size, and in colour
+        put_label(tmp_path, "train", "gap", i, cv2.merge([picture(10 + i, 40, 90)] * 3))
+    put_label(tmp_path, "train", "rare", 0, picture(20))
+    put_label(tmp_path, "test", "bridge", 0, picture(30))
+    same = put_label(tmp_path, "test", "gap", 1, cv2.merge([picture(11, 40, 90)] * 3))
+    for i in range(2):
+        put_label(tmp_path, "test", "scratch", i, picture(40 + i))
+    # a folder for images without labels in which there are none yet
+    (tmp_path / "unlabelled").mkdir()
+    report = check_dataset(tmp_path, SETTINGS)
+    assert report.verdict == "unfit" and report.format == "folders"
+    assert "unlabelled" not in report.splits
+    unseen = find(report, "classes without an example")
+    assert unseen.severity == "error"
+    assert unseen.examples == ("scratch (2 in test: a model can only put it to unknown)",)
+    twice = find(report, "identical images in several splits")
+    assert twice.count == 1 and str(same) in twice.examples[0]
+    assert find(report, "fewer than 2 examples").examples == ("rare: 1",)

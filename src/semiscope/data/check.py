@@ -249,7 +249,7 @@ def _class_problems(
         "error",
         f"classes without an example in the {where}",
         "Label some, or take the class off the list.",
-        [c for c in dataset.classes if number[c] == 0],
+        [c + _elsewhere(c, splits) for c in dataset.classes if number[c] == 0],
     )
     if any(s.class_map is not None for s in dataset):
         # a few images hold thousands of labelled pixels each
@@ -271,6 +271,13 @@ def _class_problems(
             "Train with class-balanced sampling, or label more of the rare ones.",
             [f"{most}: {present[most]}, {least}: {present[least]}"],
         )
+
+
+def _elsewhere(name: str, splits: dict[str, SplitCounts]) -> str:
+    """In which other splits a class is met, in words."""
+    met = [(split, counts.images_per_class[name]) for split, counts in splits.items()]
+    told = ", ".join(f"{count} in {split}" for split, count in met if count)
+    return f" ({told}: a model can only put it to unknown)" if told else ""
 
 
 def _duplicate_problems(
