@@ -37,6 +37,21 @@ def test_attention_adds_the_published_weights(block, millions):
     assert round((parameters(network) + 2048 * 1000 + 1000) / 1e6, 2) == millions
 
 
+@pytest.mark.parametrize(
+    "net, published",
+    [
+        ("efficientnet-lite0", 4_652_008),
+        ("resnet18", 11_689_512),
+        ("vit-tiny", 5_717_416),
+        ("vit-small", 22_050_664),
+        ("vit-base", 86_567_656),
+    ],
+)
+def test_classifiers_of_imagenet_have_the_published_weights(net, published):
+    with torch.device("meta"):
+        assert parameters(Classifier(net, 1000, (224, 224))) == published
+
+
 def test_published_weights_fit_beneath_attention():
     torch.manual_seed(0)
     plain, attentive = ResNet(50).eval(), attention_resnet50("gc").eval()
