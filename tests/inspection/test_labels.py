@@ -7,7 +7,9 @@ import json
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from semiscope.errors import DataError, ModelError, SettingsError
 from semiscope.infer.classifier import Classifier
@@ -219,3 +221,47 @@ def test_inspection_without_known_examples_and_with_what_does_not_fit(tmp_path, 
 def test_the_bench_of_a_classifier(data, class_model):
     figures = bench([data / "test"], BenchSettings(model=str(class_model), repetitions=1))
     assert figures.images == figures.inputs == 18 and figures.ratio > 0
+
+
+def test_two_magnifications_with_and_without_a_partner(tmp_path, class_model, data):
+    """Where there is a partner, its halves are taken from the image's own."""
+    model = onnx.load(class_model)
+    graph = model.graph
+    for name, shape in (("images_low", ["batch", 1, 32, 32]), ("has_low", ["batch"])):
+        graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    graph.initializer.append(numpy_helper.from_array(np.array([-1, 1, 1, 1], np.int64), "each"))
+    for node in graph.node:
+        node.input[:] = ["mixed" if i == "images" else i for i in node.input]
+    for node in (
+        helper.make_node("Sub", ["images", "weighed"], ["mixed"]),
+        helper.make_node("Mul", ["images_low", "own"], ["weighed"]),
+        helper.make_node("Reshape", ["has_low", "each"], ["own"]),
+    ):
+        graph.node.insert(0, node)
+    onnx.save(model, class_model)
+    meta = Classifier.load(class_model).meta
+    rewrite_meta(class_model, meta.model_copy(update={"two_magnifications": True}))
+    root = tmp_path / "pairs"
+    put(root, "test", "left", 0, 1, 1)
+    put(root, "test", "left", 1, 1, 0)
+    put(root, "test", "even", 7, 0, 1)
+    pairs = root / "pairs.csv"
+    pairs.write_text("high,low\ntest/left/00.png,test/even/07.png\n")
+    settings = {"model": str(class_model), "pairs": pairs}
+    report, _ = score_labels(LabelScoreSettings(data=(root,), **settings))
+    # the partner is no image of its own
+    assert report.images == 2 and report.accuracy.value == 1
+    report, _ = score_labels(LabelScoreSettings(model=str(class_model), data=(root,)))
+    assert report.images == 3
+    summary = inspect([root / "test"], InspectSettings(**settings), tmp_path / "out")
+    assert summary.images == 2 and sum(summary.counts["left"]) == 2
+    told = json.loads((tmp_path / "out" / "results.json").read_text())["images"]
+    assert [i["score"] > 0.99 for i in told] == [True, True]
+    # a partner that cannot be read costs its image alone
+    (root / "test/even/07.png").write_bytes(b"")
+    summary = inspect([root / "test"], InspectSettings(**settings), tmp_path / "out")
+    assert summary.images == 1 and len(summary.failed) == 1
+    for i in range(3):
+        put(root, "train", "left", i, 1, 0.02 * i)
+    calibrated = calibrate_labels(LabelCalibrateSettings(data=root, **settings))
+    assert calibrated.examples["left"] == 3

@@ -23,7 +23,14 @@ from semiscope.evaluate.classification import UNSEEN, ClassificationReport, acce
 from semiscope.infer.classifier import Classifier
 from semiscope.infer.model import ClassThreshold
 from semiscope.infer.open_set import learn_examples
-from semiscope.inspection.labelled_images import LabelledImages, answer, held_out, open_labelled
+from semiscope.inspection.labelled_images import (
+    LabelledImages,
+    alone,
+    answer,
+    held_out,
+    open_labelled,
+    read_partners,
+)
 from semiscope.inspection.score_labels import judge
 
 
@@ -37,6 +44,9 @@ class LabelCalibrateSettings(Settings):
     )
     refuse: float = Field(
         0.1, ge=0, lt=1, description="Part of the held-out images of known classes put to unknown"
+    )
+    pairs: Path | None = Field(
+        None, description="Of two magnifications: CSV or KLARF file of the partners"
     )
     threads: int | None = Field(None, ge=1, description="Cores to use; all when not given")
 
@@ -93,14 +103,19 @@ def calibrate_labels(
         DataError: There is no training part or no training image in it, or no class has two that
             are called what they are.
         ModelError: The model cannot be used, or knows no class of the data set.
+        SettingsError: There are pairs and the model takes one magnification.
         SemiscopeError: The file cannot be written.
     """
     model = Classifier.load(settings.model, settings.threads)
     meta = model.meta
-    train, held = _parts(model, settings.data)
+    low = read_partners(model, settings.pairs)
+    train, held = (
+        part.only(np.array(alone(part.paths, low), np.intp))
+        for part in _parts(model, settings.data)
+    )
     failed: list[tuple[str, str]] = []
     both = (*train.paths, *held.paths)
-    places, answers = answer(model, both, failed, progress)
+    places, answers = answer(model, both, failed, progress, low)
     of_train = places < len(train)
     seen, rest = places[of_train], places[~of_train] - len(train)
     truth, label = train.truth[seen], answers.probability[of_train].argmax(axis=1)

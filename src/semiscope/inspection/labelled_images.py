@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semiscope.data.dataset import first_split, open_dataset
-from semiscope.errors import DataError, ImageError, ModelError
+from semiscope.data.pairs import partners, read_pairs
+from semiscope.errors import DataError, ImageError, ModelError, SettingsError
 from semiscope.evaluate.classification import UNSEEN
 from semiscope.infer.classifier import Answers, Classifier
 from semiscope.io.image import read_image
@@ -98,11 +99,44 @@ def held_out(images: LabelledImages, names: Collection[str]) -> NDArray[np.bool_
     return np.array([name in among for name in images.names], bool)
 
 
+def read_partners(model: Classifier, pairs: Path | None) -> dict[Path, Path]:
+    """The partner of low magnification of each image that has one, by the image's resolved path.
+
+    Args:
+        model: The classifier.
+        pairs: CSV or KLARF file; none at all when None.
+
+    Raises:
+        DataError: The file cannot be read.
+        SettingsError: There is one and the model takes one magnification.
+    """
+    if pairs is None:
+        return {}
+    if not model.meta.two_magnifications:
+        raise SettingsError(
+            f"--pairs: expected a model of two magnifications, found {model.path}, which takes "
+            "one. Leave it out."
+        )
+    return {high.resolve(): low for high, low in partners(read_pairs(pairs).pairs).items()}
+
+
+def alone(paths: Sequence[Path], low: Mapping[Path, Path]) -> list[int]:
+    """Places of the images that are no other image's partner: partners are not judged themselves.
+
+    Args:
+        paths: The images.
+        low: From ``read_partners``.
+    """
+    taken = {path.resolve() for path in low.values()}
+    return [i for i, path in enumerate(paths) if not taken or path.resolve() not in taken]
+
+
 def answer(
     model: Classifier,
     paths: Sequence[Path],
     failed: list[tuple[str, str]],
     progress: Callable[[int, int], None] | None = None,
+    low: Mapping[Path, Path] | None = None,
 ) -> tuple[NDArray[np.intp], Answers]:
     """What a classifier says of many images.
 
@@ -111,20 +145,22 @@ def answer(
         paths: The images.
         failed: Gets file and reason of those that cannot be read.
         progress: Called with the images done and their number.
+        low: The images' partners, from ``read_partners``.
 
     Returns:
         (n,) places of those that could be read, and what is said of these.
     """
     done: list[int] = []
     parts: list[Answers] = []
-    for start, batch in _batches(model, paths):
+    for start, batch in _batches(model, paths, low or {}):
         for place, read in enumerate(batch, start):
             if isinstance(read, ImageError):
                 failed.append((str(paths[place]), read.problem))
             else:
                 done.append(place)
         if inputs := [read for read in batch if not isinstance(read, ImageError)]:
-            parts.append(model.run(inputs))
+            images, others = zip(*inputs, strict=True)
+            parts.append(model.run(images, others))
         if progress is not None:
             progress(start + len(batch), len(paths))
     if not parts:
@@ -137,21 +173,27 @@ def answer(
     )
 
 
-def _batches(
-    model: Classifier, paths: Sequence[Path]
-) -> Iterator[tuple[int, list[NDArray[np.float32] | ImageError]]]:
-    """Place of the first, and the inputs made ready or why one could not be."""
+Read = tuple[NDArray[np.float32], NDArray[np.float32] | None] | ImageError
+"""An image and its partner made ready, or why one of them could not be."""
 
-    def read(start: int) -> list[NDArray[np.float32] | ImageError]:
-        made: list[NDArray[np.float32] | ImageError] = []
+
+def _batches(
+    model: Classifier, paths: Sequence[Path], low: Mapping[Path, Path]
+) -> Iterator[tuple[int, list[Read]]]:
+    """Place of the first, and what was read of each."""
+
+    def read(start: int) -> list[Read]:
+        made: list[Read] = []
         for path in paths[start : start + _BATCH]:
             try:
-                made.append(model.prepare(read_image(path).specimen))
+                partner = low.get(path.resolve()) if low else None
+                other = None if partner is None else model.prepare(read_image(partner).specimen)
+                made.append((model.prepare(read_image(path).specimen), other))
             except ImageError as error:
                 made.append(error)
         return made
 
-    waiting: deque[tuple[int, Future[list[NDArray[np.float32] | ImageError]]]] = deque()
+    waiting: deque[tuple[int, Future[list[Read]]]] = deque()
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read") as pool:
         for start in range(0, len(paths), _BATCH):
             waiting.append((start, pool.submit(read, start)))

@@ -23,7 +23,6 @@ from pydantic import Field
 
 from semiscope import __version__
 from semiscope.capture.methods import Method, PackageSettings
-from semiscope.data.pairs import partners, read_pairs
 from semiscope.errors import ImageError, SemiscopeError, SettingsError
 from semiscope.infer.classifier import Classifier, is_classifier
 from semiscope.infer.decoders import refuse_dial
@@ -44,6 +43,7 @@ from semiscope.inspection.defect_row import defect_row
 from semiscope.inspection.gallery import Gallery
 from semiscope.inspection.journal import NAME, ImageRow, Journal
 from semiscope.inspection.label_report import write_label_report
+from semiscope.inspection.labelled_images import alone, read_partners
 from semiscope.inspection.labels import CHUNK, LABELS, Labeller, write_labels
 from semiscope.inspection.report import write_report
 from semiscope.inspection.results import write_csv, write_results
@@ -91,7 +91,7 @@ class InspectSettings(Dial):
     )
     pairs: Path | None = Field(
         None,
-        description="Classifier of two magnifications: CSV file with the columns high and low",
+        description="Classifier of two magnifications: CSV or KLARF file of the partners",
     )
 
 
@@ -135,7 +135,9 @@ def inspect(
         _refuse_capture(settings, "labels images")
         refuse_dial(settings)
         classifier = Classifier.load(settings.model, threads)
-        labeller = Labeller(classifier, settings.batch, _partners(settings, classifier))
+        low = read_partners(classifier, settings.pairs)
+        paths = [paths[i] for i in alone(paths, low)]
+        labeller = Labeller(classifier, settings.batch, low)
         meta: Meta = classifier.meta
         card = classifier.card()
     elif is_segmenter(settings.model):
@@ -203,23 +205,6 @@ def _refuse_capture(settings: InspectSettings, does: str) -> None:
             f"--capture: expected a model that finds defects, found {settings.model}, which "
             f"{does}. Leave it out."
         )
-
-
-def _partners(settings: InspectSettings, model: Classifier) -> dict[Path, Path]:
-    """The low magnification of the images that have it.
-
-    Raises:
-        DataError: The file of pairs cannot be read.
-        SettingsError: There is one and the model takes one magnification.
-    """
-    if settings.pairs is None:
-        return {}
-    if not model.meta.two_magnifications:
-        raise SettingsError(
-            f"--pairs: expected a model of two magnifications, found {settings.model}, which takes "
-            "one. Leave it out."
-        )
-    return partners(read_pairs(settings.pairs).pairs)
 
 
 def plan_threads(batches: int, threads: int | None) -> tuple[int, int]:

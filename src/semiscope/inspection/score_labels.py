@@ -21,7 +21,13 @@ from semiscope.evaluate.classification import (
 from semiscope.infer.classifier import Answers, Classifier
 from semiscope.inspection.journal import ImageRow
 from semiscope.inspection.label_report import MOST_PAIRS, Labelled, build_report, sorts
-from semiscope.inspection.labelled_images import LabelledImages, answer, open_labelled
+from semiscope.inspection.labelled_images import (
+    LabelledImages,
+    alone,
+    answer,
+    open_labelled,
+    read_partners,
+)
 from semiscope.inspection.labels import fill_rows
 from semiscope.inspection.thresholds import Disposition, dispose_labels
 from semiscope.io.files import write_atomic
@@ -40,6 +46,9 @@ class LabelScoreSettings(Settings):
     )
     clean: tuple[str, ...] | None = Field(
         None, description="Classes that mean no defect; by default those that the model names"
+    )
+    pairs: Path | None = Field(
+        None, description="Of two magnifications: CSV or KLARF file of the partners"
     )
     report: Path | None = Field(
         None, description="Of a classifier: write an HTML page with the images here"
@@ -103,7 +112,8 @@ def score_labels(
     Raises:
         DataError: A data set has no labelled image.
         ModelError: The model cannot be used, or knows no class of a data set.
-        SettingsError: A clean class is none of the model's classes.
+        SettingsError: A clean class is none of the model's classes, or there are pairs and the
+            model takes one magnification.
     """
     model = Classifier.load(settings.model, settings.threads)
     classes = model.meta.classes
@@ -125,7 +135,9 @@ def score_labels(
         unseen,
     )
     failed: list[tuple[str, str]] = []
-    places, answers = answer(model, images.paths, failed, progress)
+    low = read_partners(model, settings.pairs)
+    images = images.only(np.array(alone(images.paths, low), np.intp))
+    places, answers = answer(model, images.paths, failed, progress, low)
     judged = judge(model, images.only(places), answers)
     report = judged.report(classes, clean)
     if settings.report is not None:
