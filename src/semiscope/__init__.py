@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from semiscope.data.dataset import open_dataset
     from semiscope.errors import SemiscopeError
     from semiscope.evaluate.detection import evaluate_detections
+    from semiscope.infer.classifier import Classifier
     from semiscope.infer.model import Model
     from semiscope.infer.segmenter import Segmenter
     from semiscope.infer.tiled import detect
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Annotations",
+    "Classifier",
     "Dataset",
     "Image",
     "InspectSettings",
@@ -49,6 +51,7 @@ __all__ = [
 _HOMES = {
     "semiscope.types": ("Annotations", "Dataset", "Image", "Mask", "Polygons", "Sample"),
     "semiscope.errors": ("SemiscopeError",),
+    "semiscope.infer.classifier": ("Classifier",),
     "semiscope.infer.model": ("Model",),
     "semiscope.infer.segmenter": ("Segmenter",),
     "semiscope.infer.tiled": ("detect",),
