@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from semiscope.data.augment import ViewSettings, random_affine
 from semiscope.data.dataset import balanced_weights
+from semiscope.errors import DataError
 from semiscope.infer.model import InputSpec
 from semiscope.learn.kept import Kept
 from semiscope.learn.whole_images import Boxed, read_boxed, view_of
@@ -58,10 +59,8 @@ class ClassExamples:
         self._dataset, self._spec, self._augment = dataset, spec, augment
         self._images = Kept(self._read, dataset.samples)
         self._partners, self._alone = partners, alone
-        self._lows: Sequence[Boxed] | Kept[Boxed] = ()
-        if partners is not None:
-            lows = [Sample(partners.get(s.path, s.path)) for s in dataset]
-            self._lows = Kept(self._read, lows)
+        lows = [] if partners is None else [partners.get(s.path, s.path) for s in dataset]
+        self._lows = Kept(self._read, [Sample(path) for path in lows])
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -74,20 +73,41 @@ class ClassExamples:
         """One view: (C, H, W) float32 and the class; between them those of the partner.
 
         These are (C, H, W) float32 and 1, or the image itself and 0 where there is no partner: a
-        blank image would spoil the statistics of batch norm.
+        blank image would spoil the statistics of batch norm. A broken image gives way to the next
+        of its class, a broken partner is missing.
+
+        Raises:
+            DataError: All images of the class are broken.
         """
+        index, boxed = self._readable(index)
         sample = self._dataset.samples[index]
         label = torch.tensor(sample.label)
-        image = self._view(self._images[index], rng)
+        image = self._view(boxed, rng)
         if self._partners is None:
             return image, label
-        has = sample.path in self._partners and rng.random() >= self._alone
-        low = self._view(self._lows[index], rng) if has else image
-        return image, low, torch.tensor(float(has)), label
+        low = None
+        if sample.path in self._partners and rng.random() >= self._alone:
+            low = self._lows.readable(index)
+        shown = image if low is None else self._view(low, rng)
+        return image, shown, torch.tensor(float(low is not None)), label
 
     def collate(self, views: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """A batch of what ``example`` gives."""
         return tuple(torch.stack(part) for part in zip(*views, strict=True))
+
+    def _readable(self, index: int) -> tuple[int, Boxed]:
+        label = self._dataset.samples[index].label
+        for place in range(index, index + len(self)):
+            place %= len(self)
+            if self._dataset.samples[place].label == label:
+                boxed = self._images.readable(place)
+                if boxed is not None:
+                    return place, boxed
+        assert label is not None
+        raise DataError(
+            f"expected images of class {self._dataset.classes[label]} to learn from, found none "
+            "that can be read whole"
+        )
 
     def _read(self, sample: Sample) -> Boxed:
         return read_boxed(sample.path, self._spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from semiscope.errors import ImageError
 from semiscope.evaluate.classification import (
     accept_thresholds,
     accuracy,
@@ -19,7 +21,9 @@ from semiscope.evaluate.classification import (
 )
 from semiscope.infer.model import InputSpec, prepare
 from semiscope.io.image import read_image
-from semiscope.types import Dataset, Sample
+from semiscope.types import Dataset
+
+_log = logging.getLogger(__name__)
 
 _BATCH = 32
 _ACCEPT_PURITY = 0.9
@@ -36,7 +40,7 @@ class ClassValidation:
     def __init__(
         self, dataset: Dataset, spec: InputSpec, partners: Mapping[Path, Path] | None = None
     ) -> None:
-        """Takes the data; images are read at the first evaluation.
+        """Takes the data; images are read at the first evaluation, broken ones are left out.
 
         Args:
             dataset: Samples with labels; none at all when nothing is held out.
@@ -45,6 +49,7 @@ class ClassValidation:
         """
         self._dataset, self._spec, self._partners = dataset, spec, partners
         self._inputs: list[tuple[NDArray[np.float32], ...]] = []
+        self._truth: list[int | None] = []
         self.thresholds: dict[str, dict[str, float]] = {}
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
@@ -52,10 +57,10 @@ class ClassValidation:
 
         Where nothing is held out there are no figures, and the newest weights are the best.
         """
-        if not len(self._dataset):
-            return {"fitness": 0.0}
         if not self._inputs:
-            self._inputs = [self._input(s) for s in self._dataset]
+            self._read()
+        if not self._inputs:
+            return {"fitness": 0.0}
         device = next(network.parameters()).device
         training = network.training
         network.eval()
@@ -68,7 +73,7 @@ class ClassValidation:
             parts.append(logits.float().softmax(1).cpu().numpy())
         network.train(training)
         scores = np.concatenate(parts)
-        truth = np.array([s.label for s in self._dataset], np.int64)
+        truth = np.array(self._truth, np.int64)
         accept = accept_thresholds(truth, scores, _ACCEPT_PURITY)
         self.thresholds = {
             name: {"report": 0.0, "accept": min(float(score), 1.0)}
@@ -84,14 +89,23 @@ class ClassValidation:
             "kappa": agreement,
         }
 
-    def _input(self, sample: Sample) -> tuple[NDArray[np.float32], ...]:
-        image = self._prepared(sample.path)
-        if self._partners is None:
-            return (image,)
-        partner = self._partners.get(sample.path)
-        if partner is None:
-            return image, np.zeros_like(image), np.float32(0)  # type: ignore[return-value]
-        return image, self._prepared(partner), np.float32(1)  # type: ignore[return-value]
+    def _read(self) -> None:
+        for sample in self._dataset:
+            image = self._prepared(sample.path)
+            if image is None:
+                continue
+            self._truth.append(sample.label)
+            if self._partners is None:
+                self._inputs.append((image,))
+                continue
+            partner = self._partners.get(sample.path)
+            low = None if partner is None else self._prepared(partner)
+            has = np.array(low is not None, np.float32)
+            self._inputs.append((image, np.zeros_like(image) if low is None else low, has))
 
-    def _prepared(self, path: Path) -> NDArray[np.float32]:
-        return prepare(read_image(path).specimen, self._spec).tensor
+    def _prepared(self, path: Path) -> NDArray[np.float32] | None:
+        try:
+            return prepare(read_image(path).specimen, self._spec).tensor
+        except ImageError as error:
+            _log.warning("%s: left out: %s", path, error.problem)
+            return None

@@ -120,7 +120,6 @@ class PretrainExamples:
         self._images = Kept(self._read, [Sample(p) for pair in pairs for p in pair if p])
         count = iter(range(len(self._images)))
         self._index = [[next(count) if p else None for p in pair] for pair in pairs]
-        self._broken: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._index)
@@ -139,7 +138,10 @@ class PretrainExamples:
         """
         spec = self._spec
         for place in range(index, index + len(self)):
-            images = [self._image(i) for i in self._index[place % len(self)]]
+            images = [
+                None if i is None else self._images.readable(i)
+                for i in self._index[place % len(self)]
+            ]
             if any(images):
                 break
         else:
@@ -157,16 +159,6 @@ class PretrainExamples:
     def collate(self, views: list[tuple[Tensor, Tensor, Tensor]]) -> PretrainBatch:
         """See ``PretrainBatch``."""
         return PretrainBatch(*map(torch.stack, zip(*views, strict=True)))
-
-    def _image(self, index: int | None) -> Boxed | None:
-        if index is None or index in self._broken:
-            return None
-        try:
-            return self._images[index]
-        except ImageError as error:
-            _log.warning("%s: left out: %s", error.path, error.problem)
-            self._broken.add(index)
-            return None
 
     def _read(self, sample: Sample) -> Boxed:
         return read_boxed(sample.path, self._spec)

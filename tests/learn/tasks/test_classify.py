@@ -277,6 +277,32 @@ def test_a_file_of_two_magnifications_knows_when_one_is_missing(tmp_path, paired
     np.testing.assert_array_equal(session.run(["logits"], given)[0][1], found[0][1])
 
 
+def test_a_broken_image_is_left_out_with_a_word(paired, caplog):
+    def cut(path):
+        path.write_bytes(path.read_bytes()[:400])
+
+    for name in ("train/bright/3.png", "train/bright/5-low.png", "val/dark/2.png"):
+        cut(paired / name)
+    task = ClassifyTask(settings_for(paired, net="cheon-cnn", pairs=paired / "pairs.csv"), 0)
+    paths = [s.path for s in open_dataset(paired, "train") if "low" not in s.path.stem]
+    names = [f"{p.parent.name}/{p.stem}" for p in paths]
+    examples = task.examples()
+    broken, following = names.index("bright/3"), names.index("bright/4")
+    seen = [examples.example(i, np.random.default_rng(0)) for i in (broken, following)]
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
+    partnerless = [
+        examples.example(names.index("bright/5"), np.random.default_rng(i))[2] for i in range(9)
+    ]
+    assert sum(partnerless) == 0
+    task.evaluate(task.network())
+    told = [r.getMessage() for r in caplog.records]
+    assert len(told) == 3 and all("left out" in t for t in told)
+    for path in (paired / "train" / "bright").iterdir():
+        cut(path)
+    with pytest.raises(DataError, match="expected images of class bright to learn from"):
+        ClassifyTask(settings_for(paired), 0).examples().example(0, np.random.default_rng(0))
+
+
 def test_bad_data_is_told(tmp_path, halves):
     data = halves(tmp_path / "data")
     with pytest.raises(SettingsError, match="expected some of even, left, right, found up"):
