@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice, takewhile
 
 from semiscope.io.klarf_rows import NESTED, KlarfImage, Reader, Table, Token
 
@@ -23,9 +24,9 @@ class Flat(Reader):
             first = self.place
             if key.text == "EndOfFile":
                 break
-            while self.take(f"; after {key.text}").text != ";":
-                pass
-            words = self.tokens[first : self.place - 1]
+            words = list(takewhile(lambda t: t.text != ";", islice(self.tokens, first, None)))
+            self.place += len(words)
+            self.take(f"; after {key.text}", ";")
             if key.text == "TiffFileName":
                 # names with blanks are not always quoted
                 end = self.tokens[self.place - 1].start

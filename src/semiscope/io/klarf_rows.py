@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from semiscope.errors import DataError
 
@@ -57,8 +58,7 @@ class KlarfDefect:
         return int(text) if re.fullmatch(r"-?\d+", text) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word, a quoted string or a sign of the file, and where it begins."""
 
     text: str
