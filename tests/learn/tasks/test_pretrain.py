@@ -194,6 +194,7 @@ def test_a_run_leaves_an_encoder_that_another_size_takes(defects, tmp_path):
     larger = Vit(**{**built, "image": (64, 32)})
     load_vit(larger, tensors, (4, 4))
     torch.testing.assert_close(larger.blocks[0].mlp.fc1.weight, tensors["blocks.0.mlp.fc1.weight"])
+    assert runs.resume(tmp_path / "run") == figures
     with pytest.raises(SettingsError, match="train classify --init"):
         export(tmp_path / "run", tmp_path / "model.onnx")
 
