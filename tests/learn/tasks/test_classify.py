@@ -15,12 +15,12 @@ from semiscope.errors import DataError, SettingsError
 from semiscope.infer.model import METADATA_KEY, ClassifierMeta, prepare
 from semiscope.io.image import read_image
 from semiscope.learn import run as runs
+from semiscope.learn.class_data import draw_labels
 from semiscope.learn.class_examples import ClassViewSettings
 from semiscope.learn.tasks.classify import (
     ClassifyLoopSettings,
     ClassifySettings,
     ClassifyTask,
-    draw_labels,
     layer_groups,
 )
 from semiscope.learn.tasks.common import best_weights
@@ -275,6 +275,17 @@ def test_a_file_of_two_magnifications_knows_when_one_is_missing(tmp_path, paired
         np.testing.assert_allclose(a, b.numpy(), atol=1e-3)
     low[1] = 0
     np.testing.assert_array_equal(session.run(["logits"], given)[0][1], found[0][1])
+
+
+def test_a_class_without_a_training_image_is_left_out_with_a_word(tmp_path, halves, caplog):
+    data = halves(tmp_path / "data")
+    for path in (data / "train" / "left").iterdir():
+        path.unlink()
+    task = ClassifyTask(settings_for(data), 0)
+    assert task.classes == ("even", "right") and "12 images, 6 held out" in task.spec()["data"]
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{data}: class left has no training image: left out"
+    ]
 
 
 def test_a_broken_image_is_left_out_with_a_word(paired, caplog):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,19 +12,15 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from semiscope.data.dataset import hold_out, open_dataset
-from semiscope.data.pairs import partners, read_pairs
 from semiscope.errors import DataError, SettingsError
 from semiscope.learn import checkpoint
+from semiscope.learn.class_data import learned_classes, open_paired, split_labels
 from semiscope.learn.class_examples import ClassExamples, ClassViewSettings
 from semiscope.learn.class_validation import ClassValidation
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.tasks.common import InputSettings, best_weights, load_pretrained
 from semiscope.nets.classifier import Classifier, ClassifierNet
 from semiscope.nets.vit import VITS, Vit, load_vit
-from semiscope.types import Dataset, Sample
-
-_log = logging.getLogger(__name__)
 
 
 class ClassifySettings(InputSettings):
@@ -51,7 +46,10 @@ class ClassifySettings(InputSettings):
     freeze: bool = Field(False, description="Only the last layer learns: a linear probe")
     clean: tuple[str, ...] = Field((), description="Classes that mean no defect")
     labels_per_class: int = Field(
-        0, ge=0, description="Draw so many training images of each class by the seed; 0 for all"
+        0,
+        ge=0,
+        description="Draw so many training images of each class by the seed, those held out among "
+        "them; 0 for all",
     )
     leave_out: tuple[str, ...] = Field(
         (), description="Classes that are not learned, to see whether they are found unknown"
@@ -118,14 +116,22 @@ class ClassifyTask:
             SettingsError: A class that is to be left out, or that is clean, is none of the classes.
         """
         self.settings = settings
-        dataset, low = _open_paired(settings)
-        train, held = _split(dataset, settings, seed)
+        dataset, low = open_paired(settings.data, settings.pairs)
+        if unknown := [name for name in settings.clean if name not in dataset.classes]:
+            raise SettingsError(
+                f"clean: expected some of {', '.join(dataset.classes)}, found {', '.join(unknown)}"
+            )
+        learned = learned_classes(dataset, settings.data, settings.leave_out)
+        train, held = split_labels(learned, settings.labels_per_class, settings.validation, seed)
         self.classes = train.classes
         self.input = settings.input_spec()
         self._examples = ClassExamples(train, self.input, settings.augment, low, settings.alone)
         self._validation = ClassValidation(held, self.input, low)
-        self._field = _median_size(train)
-        self._held_out = () if any(s.split == "val" for s in dataset) else _names(held, settings)
+        height, width = np.median([s.size for s in train if s.size is not None], 0)
+        self._field = int(height), int(width)
+        self._held_out = [
+            s.path.relative_to(settings.data).as_posix() for s in held if s.split != "val"
+        ]
         self._text = f"{settings.data.name}: {len(train)} images, {len(held)} held out"
         if low is not None:
             count = sum(s.path in low for s in train)
@@ -171,7 +177,7 @@ class ClassifyTask:
             "network": self.settings.net + two,
             "classes": list(self.classes),
             "clean": [name for name in self.settings.clean if name in self.classes],
-            "held_out": list(self._held_out),
+            "held_out": self._held_out,
             "input": self.input.model_dump(mode="json"),
             "field": list(self._field),
             "thresholds": self._validation.thresholds,
@@ -266,89 +272,3 @@ def _take(network: Classifier, run: Path, classes: Sequence[str]) -> None:
     own = {k: v.shape for k, v in network.state_dict().items() if not k.startswith("encoder.")}
     if spec.get("classes") == list(classes) and own == {k: v.shape for k, v in head.items()}:
         network.load_state_dict(head, strict=False)
-
-
-def _open_paired(settings: ClassifySettings) -> tuple[Dataset, dict[Path, Path] | None]:
-    """The data, and the partner of each image that has one; partners are no images of their own."""
-    dataset = open_dataset(settings.data)
-    if settings.pairs is None:
-        return dataset, None
-    found = read_pairs(settings.pairs)
-    for note in found.notes:
-        _log.warning("%s", note)
-    places = {s.path.resolve(): s.path for s in dataset}
-    low_of = partners(found.pairs)
-    low = {places[k.resolve()]: v for k, v in low_of.items() if k.resolve() in places}
-    taken = {v.resolve() for v in low.values()}
-    samples = tuple(s for s in dataset if s.path.resolve() not in taken)
-    return Dataset(dataset.classes, samples, dataset.notes), low
-
-
-def _split(dataset: Dataset, settings: ClassifySettings, seed: int) -> tuple[Dataset, Dataset]:
-    """The training and the held-out part: labelled images of the classes that are learned.
-
-    Raises:
-        DataError: No image has a class, or there are not two classes to tell apart.
-        SettingsError: A class that is to be left out, or that is clean, is none of the classes.
-    """
-    for field, names in (("leave_out", settings.leave_out), ("clean", settings.clean)):
-        if unknown := [name for name in names if name not in dataset.classes]:
-            raise SettingsError(
-                f"{field}: expected some of {', '.join(dataset.classes)}, found "
-                f"{', '.join(unknown)}"
-            )
-    known = {s.split for s in dataset}
-    train = dataset.split("train" if "train" in known else "")
-    # a class that training never sees cannot be told from the others
-    shown = {s.label for s in train} - {dataset.classes.index(k) for k in settings.leave_out}
-    kept = sorted(k for k in shown if k is not None)
-    if len(kept) < 2:
-        found = ", ".join(dataset.classes[k] for k in kept) or "none"
-        raise DataError(
-            f"{settings.data}: expected training images in folders of at least two classes, found "
-            f"{found}"
-        )
-    train = _of_classes(train, kept)
-    if settings.labels_per_class:
-        train = draw_labels(train, settings.labels_per_class, seed)
-    if "val" in known:
-        return train, _of_classes(dataset.split("val"), kept)
-    if not settings.validation:
-        return train, Dataset(train.classes, ())
-    return hold_out(train, settings.validation, seed)
-
-
-def _of_classes(dataset: Dataset, kept: Sequence[int]) -> Dataset:
-    """The images of some classes, which are numbered anew."""
-    place = {old: new for new, old in enumerate(kept)}
-    return Dataset(
-        tuple(dataset.classes[k] for k in kept),
-        tuple(
-            Sample(s.path, s.size, label=place[s.label], split=s.split)
-            for s in dataset
-            if s.label in place
-        ),
-    )
-
-
-def draw_labels(dataset: Dataset, count: int, seed: int) -> Dataset:
-    """So many images of each class, or all of a class that has fewer."""
-    rng = np.random.default_rng(seed)
-    labels = np.array([s.label for s in dataset])
-    drawn = [
-        rng.permutation(np.flatnonzero(labels == k))[:count] for k in range(len(dataset.classes))
-    ]
-    return Dataset(
-        dataset.classes, tuple(dataset.samples[i] for i in np.sort(np.concatenate(drawn)))
-    )
-
-
-def _names(dataset: Dataset, settings: ClassifySettings) -> tuple[str, ...]:
-    """The images below the data set's folder, with slashes."""
-    return tuple(s.path.relative_to(settings.data).as_posix() for s in dataset)
-
-
-def _median_size(dataset: Dataset) -> tuple[int, int]:
-    """The median (height, width) of the images; those of a folder data set are always known."""
-    height, width = np.median([s.size for s in dataset if s.size is not None], 0)
-    return int(height), int(width)
