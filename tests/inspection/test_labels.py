@@ -139,6 +139,8 @@ def test_the_verbs(tmp_path, data, class_model, capsys):
     run("calibrate", *model, "--refuse", "0")
     told = run("calibrate", *model, "--purity", "0.9", "--json").out
     assert json.loads(told)["examples"]["left"] == 6
+    told = json.loads(run("info", str(class_model), "--json").out)
+    assert (told["task"], told["known_examples"], told["held_out"]) == ("classify", 18, 0)
     picture = tmp_path / "curves.png"
     told = run("evaluate", *model, "--plot", str(picture), "--json").out
     figures = json.loads(told)

@@ -106,5 +106,8 @@ def info(
         }
         model = kinds.get(read_task(locate(name)), Model).load(name)
         figures = model.meta.model_dump(mode="json")
+        if isinstance(model, Classifier):
+            figures["held_out"] = len(model.meta.held_out)
+            figures["known_examples"] = 0 if model.known is None else len(model.known.names)
         figures["file_bytes"] = model.path.stat().st_size
     (print_json if as_json else print_figures)(figures)
