@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
-from accelerate import PartialState
 from test_loop import SETTINGS, Line
-from semiscope.learn import loop
+from semiscope.config import Settings
+from semiscope.learn import loop, run
 class Kept(loop._Training):
     def run(self):
         result = super().run()
@@ -21,7 +21,10 @@ class Kept(loop._Training):
         torch.save(weights, Path({out!r}) / f"{{self.accelerator.process_index}}.pt")
         return result
 loop._Training = Kept
-loop.train(Line(), SETTINGS, Path({out!r}))
+class LineSettings(Settings):
+    pass
+run.TASKS["line"] = run.Way(LineSettings, loop.LoopSettings, lambda learn, seed: Line())
+run.start("line", LineSettings(), SETTINGS, Path({out!r}) / "run")
 """
 
 
@@ -40,4 +43,4 @@ def test_two_processes_end_with_the_same_weights(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (torch.load(tmp_path / f"{i}.pt", weights_only=True) for i in (0, 1))
     assert torch.equal(first, second)
-    assert (tmp_path / "best/state.json").exists()
+    assert (tmp_path / "run/best/state.json").exists()

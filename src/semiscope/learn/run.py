@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import tomli_w
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from semiscope.config import Settings, read_toml
 from semiscope.errors import SettingsError
@@ -90,7 +91,8 @@ def start(
     Raises:
         SettingsError: The folder already holds a run.
     """
-    process = PartialState()
+    # by itself it heeds that flag later, when the groups of processes are made already
+    process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     if process.is_main_process and (run / SETTINGS_FILE).exists():
         raise SettingsError(
             f"{run}: already holds a run. Continue it with --resume {run}, or choose another --out."
