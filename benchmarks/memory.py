@@ -19,7 +19,8 @@ from pathlib import Path
 CHILD = """
 import sys
 from semiscope.evaluate.speed import peak_memory_mb
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
+from semiscope.inspection.settings import InspectSettings
 from pathlib import Path
 folder, model = sys.argv[1:]
 summary = inspect([folder], InspectSettings(model=model), Path(folder).parent / "run")

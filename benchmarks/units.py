@@ -21,7 +21,8 @@ import numpy as np
 from semiscope.cli.show import image_bar
 from semiscope.evaluate.inspection import judge_units
 from semiscope.evaluate.intervals import Rate
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
+from semiscope.inspection.settings import InspectSettings
 
 DEFECTS = ("die_crack", "die_rotation", "missing_die")
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from semiscope.infer.model import Model
     from semiscope.infer.segmenter import Segmenter
     from semiscope.infer.tiled import detect
-    from semiscope.inspection.pipeline import InspectSettings, inspect
+    from semiscope.inspection.pipeline import inspect
+    from semiscope.inspection.settings import InspectSettings
     from semiscope.io.image import read_image
     from semiscope.types import Annotations, Dataset, Image, Mask, Polygons, Sample
 
@@ -55,7 +56,8 @@ _HOMES = {
     "semiscope.infer.model": ("Model",),
     "semiscope.infer.segmenter": ("Segmenter",),
     "semiscope.infer.tiled": ("detect",),
-    "semiscope.inspection.pipeline": ("InspectSettings", "inspect"),
+    "semiscope.inspection.pipeline": ("inspect",),
+    "semiscope.inspection.settings": ("InspectSettings",),
     "semiscope.evaluate.detection": ("evaluate_detections",),
     "semiscope.data.dataset": ("open_dataset",),
     "semiscope.io.image": ("read_image",),

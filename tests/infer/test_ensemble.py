@@ -13,7 +13,8 @@ from semiscope.infer.ensemble import LEAST_TRUST, Ensemble, load
 from semiscope.infer.model import Model
 from semiscope.infer.sampling import Dial
 from semiscope.infer.tiled import detect, prepare_inputs
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
+from semiscope.inspection.settings import InspectSettings
 
 DIM, BRIGHT = "dim", "bright <&>"
 

@@ -12,8 +12,9 @@ from semiscope.errors import SettingsError
 from semiscope.evaluate.segmentation import confusion
 from semiscope.infer.model import METADATA_KEY
 from semiscope.infer.segmenter import ClassMap, Segmenter, is_segmenter, regions
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
 from semiscope.inspection.score_maps import MapScoreSettings, score_maps
+from semiscope.inspection.settings import InspectSettings
 from semiscope.io.masks import read_class_map
 
 LEVELS = (0.1, 0.5, 0.9)

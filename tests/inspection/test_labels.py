@@ -16,8 +16,9 @@ from semiscope.infer.classifier import Classifier
 from semiscope.infer.rewrite import rewrite_meta
 from semiscope.inspection.bench import BenchSettings, bench
 from semiscope.inspection.calibrate_labels import LabelCalibrateSettings, calibrate_labels
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
 from semiscope.inspection.score_labels import LabelScoreSettings, score_labels
+from semiscope.inspection.settings import InspectSettings
 
 
 def put(root, split, name, number, left, right):

@@ -12,7 +12,8 @@ from semiscope.errors import DataError, ModelError
 from semiscope.infer.classifier import Classifier
 from semiscope.inspection.calibrate_labels import LabelCalibrateSettings, calibrate_labels
 from semiscope.inspection.novelty import NoveltySettings, find_novelties
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
+from semiscope.inspection.settings import InspectSettings
 
 
 def put(folder, name, left, right):

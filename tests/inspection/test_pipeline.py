@@ -16,7 +16,8 @@ import tifffile
 
 from semiscope.errors import DataError, ModelError, SemiscopeError, SettingsError
 from semiscope.inspection import pipeline
-from semiscope.inspection.pipeline import InspectSettings, inspect, plan_threads
+from semiscope.inspection.pipeline import inspect, plan_threads
+from semiscope.inspection.settings import InspectSettings
 from semiscope.types import Image
 
 
@@ -272,7 +273,8 @@ def test_a_name_that_is_no_unicode(tmp_path, blob_model):
 KILLED = """
 import os
 from pathlib import Path
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
+from semiscope.inspection.settings import InspectSettings
 def stop(done, total):
     if done == int(at):
         os.kill(os.getpid(), 9)
@@ -333,7 +335,8 @@ FULL = """
 import resource
 from pathlib import Path
 from semiscope.errors import SemiscopeError
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
+from semiscope.inspection.settings import InspectSettings
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
 try:
     inspect([images], InspectSettings(model=model), Path(out))
@@ -414,7 +417,8 @@ class Block:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Block())
 from pathlib import Path
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
+from semiscope.inspection.settings import InspectSettings
 print(inspect([images], InspectSettings(model=model), Path(out)).defects)
 """
 
@@ -429,7 +433,8 @@ def test_inspection_needs_no_torch(tmp_path, blob_model):
 MEMORY = """
 from pathlib import Path
 from semiscope.evaluate.speed import peak_memory_mb
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
+from semiscope.inspection.settings import InspectSettings
 inspect([images], InspectSettings(model=model, threads=2, gallery=40), Path(out))
 print(peak_memory_mb())
 """

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from semiscope.capture.methods import PackageSettings
 from semiscope.errors import ModelError
-from semiscope.inspection.pipeline import InspectSettings, inspect
+from semiscope.inspection.pipeline import inspect
+from semiscope.inspection.settings import InspectSettings
 from semiscope.inspection.units import Units
 from semiscope.measure.angle import Rotation
 from semiscope.types import Annotations

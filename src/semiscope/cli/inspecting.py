@@ -22,13 +22,14 @@ from semiscope.infer.rewrite import read_task
 from semiscope.infer.segmenter import Segmenter
 from semiscope.inspection import bench as speed
 from semiscope.inspection import pipeline
+from semiscope.inspection.settings import InspectSettings
 
 
 def inspect(
     images: Annotated[list[str], Parameter(help="Files, folders and glob patterns.")],
     /,
     *,
-    settings: Annotated[pipeline.InspectSettings, Parameter(name="*")],
+    settings: Annotated[InspectSettings, Parameter(name="*")],
     out: Annotated[Path, Parameter(help="The run's folder.")] = Path("runs/inspect"),
     resume: Annotated[bool, Parameter(help="Go on where a run was killed.", negative="")] = False,
     as_json: AsJson = False,

@@ -20,7 +20,8 @@ from semiscope.infer.classifier import Classifier, is_classifier
 from semiscope.infer.ensemble import load
 from semiscope.infer.predictor import Predictor
 from semiscope.infer.tiled import prepare_inputs
-from semiscope.inspection.pipeline import InspectSettings, inspect, plan_threads
+from semiscope.inspection.pipeline import inspect, plan_threads
+from semiscope.inspection.settings import InspectSettings
 from semiscope.io.image import find_images, read_image
 
 _PRELOADED_BATCHES = 16

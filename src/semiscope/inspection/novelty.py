@@ -24,7 +24,7 @@ from semiscope.infer.groups import group
 from semiscope.infer.open_set import KnownExamples
 from semiscope.inspection.journal import ImageRow, read_rows
 from semiscope.inspection.labels import levels_of
-from semiscope.inspection.pipeline import InspectSettings
+from semiscope.inspection.settings import InspectSettings
 from semiscope.inspection.summary import RESULTS
 from semiscope.io.files import write_atomic
 from semiscope.io.image import read_image
