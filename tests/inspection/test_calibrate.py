@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from semiscope.cli import calibrating
+from semiscope.cli import calibrating, show
 from semiscope.errors import DataError, SettingsError
 from semiscope.evaluate.inspection import judge_units, verdicts
 from semiscope.infer import rewrite
@@ -212,6 +212,19 @@ def test_a_shipped_model_is_not_written_to(tmp_path: Path, blob_model: Path, cap
     calibrating.calibrate(settings=given, plot=tmp_path / "x.png")
     assert "not written" in capsys.readouterr().out
     assert blob_model.read_bytes() == before
+
+
+def test_without_the_extra_that_draws_the_figures_are_there(
+    tmp_path: Path, blob_model: Path, capsys, monkeypatch
+):
+    monkeypatch.setattr(show, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    given = CalibrateSettings(model=str(blob_model), data=write_data(tmp_path / "data"))
+    calibrating.calibrate(settings=given, plot=tmp_path / "x.png")
+    printed = capsys.readouterr()
+    assert "written into" in printed.out and "plot" not in printed.out
+    assert "semiscope[plots]" in printed.err
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_an_image_that_cannot_be_read_and_a_bound_that_cannot_be_kept(

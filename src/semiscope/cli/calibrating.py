@@ -10,6 +10,7 @@ from rich.table import Table
 
 from semiscope.cli.show import (
     AsJson,
+    can_plot,
     figure,
     image_bar,
     print_failed,
@@ -52,16 +53,17 @@ def calibrate(
     if is_classifier(settings.model):
         return _labels(LabelCalibrateSettings.from_dict(given, source), as_json)
     own = calibrating.CalibrateSettings.from_dict(given, source)
-    return _detections(own, plot or _PLOT, as_json)
+    return _detections(own, (plot or _PLOT) if can_plot() else None, as_json)
 
 
-def _detections(settings: calibrating.CalibrateSettings, plot: Path, as_json: bool) -> int:
+def _detections(settings: calibrating.CalibrateSettings, plot: Path | None, as_json: bool) -> int:
     with image_bar("measuring") as progress:
         found = calibrating.calibrate(settings, progress)
     print_failed(found.failed)
     outcomes = {UNITS: found.after, **{k: c.outcome for k, c in found.classes.items()}}
     points = {k: (found.curves[k], o.escape, o.over_reject) for k, o in outcomes.items()}
-    plot_curves(points, settings.max_escape, plot)
+    if plot is not None:
+        plot_curves(points, settings.max_escape, plot)
     model = Model.load(settings.model)
     kept = keep_in_file(model, thresholds=found.thresholds(model.meta))
     if as_json:

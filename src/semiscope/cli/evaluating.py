@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from cyclopts import Parameter
 from rich.table import Table
 
-from semiscope.cli.show import AsJson, figure, image_bar, print_failed, print_json, stdout
+from semiscope.cli.show import AsJson, can_plot, figure, image_bar, print_failed, print_json, stdout
 from semiscope.config import Settings
 from semiscope.evaluate.classification import ClassificationReport
 from semiscope.evaluate.detection import DetectionReport
@@ -60,7 +60,7 @@ def evaluate(
     with image_bar("evaluating") as progress:
         report, failed = kind.score(own, progress)
     print_failed(failed)
-    if plot is not None:
+    if plot is not None and can_plot():
         if isinstance(report, DetectionReport):
             plot_detections(report, plot)
         elif isinstance(report, ClassificationReport):

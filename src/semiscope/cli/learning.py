@@ -11,6 +11,7 @@ from rich.table import Table
 
 from semiscope.cli.show import (
     AsJson,
+    can_plot,
     figure,
     image_bar,
     print_failed,
@@ -225,7 +226,9 @@ def dial(
     with image_bar("measuring") as progress:
         points, knee, failed = measure_dial(settings, progress)
     print_failed(failed)
-    plot_dial(points, knee, plot)
+    drawn = plot if can_plot() else None
+    if drawn is not None:
+        plot_dial(points, knee, drawn)
     model = Model.load(settings.model)
     decoder = model.meta.decoder.at(boxes=knee.boxes, steps=knee.steps)  # type: ignore[union-attr]
     kept = keep_in_file(model, decoder=decoder, dial=points)
@@ -244,7 +247,7 @@ def dial(
         mark = "  knee" if p == knee else ""
         table.add_row(str(p.boxes), str(p.steps), figure(p.map), f"{p.seconds * 1e3:.1f}{mark}")
     stdout.print(table)
-    print_kept(model.path, kept, plot)
+    print_kept(model.path, kept, drawn)
     return 2 if failed else 0
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,10 +79,18 @@ def print_failed(failed: Iterable[tuple[str, str]]) -> None:
         stderr.print(f"failed: {file}: {reason}", markup=False)
 
 
-def print_kept(model: Path, kept: bool, plot: Path) -> None:
-    """Whether a model file was changed, and where the plot is."""
+def can_plot() -> bool:
+    """Whether plots can be drawn; when not, it says what to install."""
+    found = find_spec("matplotlib") is not None
+    if not found:
+        stderr.print("warning: no plot is drawn: pip install 'semiscope[plots]'", markup=False)
+    return found
+
+
+def print_kept(model: Path, kept: bool, plot: Path | None) -> None:
+    """Whether a model file was changed, and where the plot is, if it was drawn."""
     where = f"written into {model}" if kept else f"not written: {model.stem} is shipped"
-    stdout.print(f"{where}; plot: {plot}", markup=False)
+    stdout.print(where + (f"; plot: {plot}" if plot else ""), markup=False)
 
 
 def print_json(figures: Any) -> None:
