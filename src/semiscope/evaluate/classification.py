@@ -357,4 +357,5 @@ def suspected_errors(truth: Ints, probability: NDArray[Any]) -> NDArray[np.intp]
     wrong = (sure.max(axis=1, initial=-1) >= 0) & (likely != of) & (likely == score.argmax(axis=1))
     apart = score[np.arange(len(of)), likely] - own
     order = np.argsort(-apart, kind="stable")
-    return rows[order[wrong[order]]]
+    suspected: NDArray[np.intp] = rows[order[wrong[order]]]
+    return suspected

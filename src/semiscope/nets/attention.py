@@ -64,7 +64,7 @@ class _Pooled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        share = self.importance(x).flatten(1).softmax(1)
+        share: Tensor = self.importance(x).flatten(1).softmax(1)
         return (x.flatten(2) @ share[:, :, None])[..., None]
 
 
