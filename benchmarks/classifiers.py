@@ -117,6 +117,21 @@ def train_row(run: Path, name: str, count: int, given: argparse.Namespace) -> No
     if (run / FIGURES).exists():
         return
     learn, loop = settings_of(run, name, count, given)
+    model = trained(run, learn, loop)
+    asked = LabelScoreSettings(
+        model=str(model), data=(given.data,), split="test", threads=given.threads
+    )
+    with image_bar("testing") as bar:
+        report, _ = score_labels(asked, bar)
+    write_atomic(run / FIGURES, json.dumps(report.to_dict(), indent=1) + "\n")
+
+
+def trained(run: Path, learn: ClassifySettings, loop: ClassifyLoopSettings) -> Path:
+    """The model file of a training, which is begun, gone on with, or done already.
+
+    Raises:
+        SystemExit: It was begun with other options.
+    """
     begun = (run / SETTINGS_FILE).exists()
     if begun and read_settings(run / SETTINGS_FILE) != ("classify", learn, loop):
         raise SystemExit(f"{run}: was trained with other options: take it away, or another --out")
@@ -130,12 +145,7 @@ def train_row(run: Path, name: str, count: int, given: argparse.Namespace) -> No
                 start("classify", learn, loop, run, bar)
         export(run, model, limits="a row of a benchmark")
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    asked = LabelScoreSettings(
-        model=str(model), data=(given.data,), split="test", threads=given.threads
-    )
-    with image_bar("testing") as bar:
-        report, _ = score_labels(asked, bar)
-    write_atomic(run / FIGURES, json.dumps(report.to_dict(), indent=1) + "\n")
+    return model
 
 
 def settings_of(

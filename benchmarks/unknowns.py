@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semiscope.cli.show import image_bar, stderr, training_bar
-from semiscope.compress.export import export
+from classifiers import trained
+from semiscope.cli.show import image_bar
 from semiscope.config import read_toml
 from semiscope.data.dataset import open_dataset
 from semiscope.evaluate.classification import UNSEEN
@@ -38,10 +37,10 @@ from semiscope.infer.classifier import Classifier
 from semiscope.infer.open_set import KnownExamples, learn_examples, nearest_other, to_levels
 from semiscope.inspection.labelled_images import answer, held_out, open_labelled
 from semiscope.io.files import write_atomic
-from semiscope.learn.run import SETTINGS_FILE, read_settings, resume, start
+from semiscope.learn.run import SETTINGS_FILE
 from semiscope.learn.tasks.classify import ClassifyLoopSettings, ClassifySettings
 
-MODEL, FIGURES = "model.onnx", "unknown.json"
+FIGURES = "unknown.json"
 REFUSED = (0.05, 0.1, 0.2)
 PAPER = "paper"
 BATCH = 32
@@ -89,19 +88,7 @@ def fold(run: Path, name: str, given: argparse.Namespace) -> None:
     if (run / FIGURES).exists():
         return
     learn, loop = settings_of(name, given)
-    begun = (run / SETTINGS_FILE).exists()
-    if begun and read_settings(run / SETTINGS_FILE) != ("classify", learn, loop):
-        raise SystemExit(f"{run}: was trained with other options: take it away, or another --out")
-    model = run / MODEL
-    if not model.exists():
-        stderr.print(f"{run}:", markup=False)
-        with training_bar() as bar:
-            if begun:
-                resume(run, bar)
-            else:
-                start("classify", learn, loop, run, bar)
-        export(run, model, limits="a row of a benchmark")
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    model = trained(run, learn, loop)
     figures = judge(model, given.data, given.threads)
     write_atomic(run / FIGURES, json.dumps({"class": name, **figures}, indent=1) + "\n")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from semiscope.report.embedding import COLOURS, Dot, embedding_map
 from semiscope.report.figures import histogram, pareto
-from semiscope.report.page import asset, failures, hashed, table
+from semiscope.report.page import asset, facts, failures, filled, hashed, table, tile_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +118,8 @@ def label_page(report: LabelReport) -> str:
         "base-uri 'none'; form-action 'none'",
         "style": style,
         "title": escape(report.title),
-        "facts": "".join(
-            f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in report.facts.items()
-        ),
-        "tiles": "".join(
-            f'<div class="tile {kind}"><b>{value:,}</b><span>{name}</span></div>'
-            for value, name, kind in tiles
-        ),
+        "facts": facts(report.facts),
+        "tiles": tile_row(tiles),
         "pareto": pareto(report.counts),
         "scores": histogram(report.scores, report.review, "score", limits=(0, 1)),
         "pairs_title": escape(report.pairs_title),
@@ -143,8 +137,7 @@ def label_page(report: LabelReport) -> str:
         "model": table(report.model),
         "settings": table(report.settings),
     }
-    # one pass, so that nothing in the data is taken for a place to fill
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], asset("labels.html"))
+    return filled("labels.html", parts)
 
 
 def _pairs(pairs: Sequence[tuple[str, str, int]]) -> str:

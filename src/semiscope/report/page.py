@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
@@ -104,11 +104,11 @@ def page(report: Report) -> str:
     found = len(report.scores)
     doubtful = int(np.count_nonzero(report.review))
     tiles = (
-        (f"{report.images:,}", "images inspected", ""),
-        (f"{report.images_with_defects:,}", "images with defects", ""),
-        (f"{found:,}", "defects", ""),
-        (f"{doubtful:,}", "for review", "warn" if doubtful else ""),
-        (f"{len(report.failed):,}", "files failed", "bad" if report.failed else ""),
+        (report.images, "images inspected", ""),
+        (report.images_with_defects, "images with defects", ""),
+        (found, "defects", ""),
+        (doubtful, "for review", "warn" if doubtful else ""),
+        (len(report.failed), "files failed", "bad" if report.failed else ""),
     )
     lengths, unit = report.lengths, report.length_unit
     if unit == "nm" and found and lengths.max() >= 10_000:
@@ -120,13 +120,8 @@ def page(report: Report) -> str:
         "style": style,
         "script": script,
         "title": escape(report.title),
-        "facts": "".join(
-            f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in report.facts.items()
-        ),
-        "tiles": "".join(
-            f'<div class="tile {kind}"><b>{value}</b><span>{name}</span></div>'
-            for value, name, kind in tiles
-        ),
+        "facts": facts(report.facts),
+        "tiles": tile_row(tiles),
         "pareto": pareto(report.counts),
         "sizes": histogram(lengths, report.review, unit),
         "size_title": size,
@@ -139,8 +134,26 @@ def page(report: Report) -> str:
         "settings": table(report.settings),
         "data": _data(report),
     }
+    return filled("page.html", parts)
+
+
+def facts(pairs: Mapping[str, str]) -> str:
+    """What tells the run at the top of a page."""
+    return "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in pairs.items())
+
+
+def tile_row(tiles: Iterable[tuple[int, str, str]]) -> str:
+    """Counts in large figures: each a number, what it counts, and "", "warn" or "bad"."""
+    return "".join(
+        f'<div class="tile {kind}"><b>{value:,}</b><span>{name}</span></div>'
+        for value, name, kind in tiles
+    )
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """An HTML file of this folder with each ``{{name}}`` replaced by the part of that name."""
     # one pass, so that nothing in the data is taken for a place to fill
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], asset("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], asset(template))
 
 
 def _data(report: Report) -> str:
