@@ -23,6 +23,7 @@ from semiscope.config import Settings
 from semiscope.errors import SemiscopeError
 from semiscope.learn import checkpoint
 from semiscope.learn.loader import Batches, Examples, make_loader
+from semiscope.learn.memory import keep_freed_memory
 
 _LOG_STEPS = 20
 _MOST_BAD_STEPS = 20
@@ -135,6 +136,8 @@ class _Training:
         self.task, self.settings, self.folder, self.progress = task, settings, run, progress
         precision = None if settings.precision == "no" else settings.precision
         self.accelerator = Accelerator(mixed_precision=precision)
+        if self.accelerator.device.type == "cpu":
+            keep_freed_memory()
         torch.manual_seed(settings.seed)
         bare = task.network().to(self.accelerator.device)
         self.average = Average(bare, settings.ema_decay, settings.ema_ramp)

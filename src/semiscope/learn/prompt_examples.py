@@ -115,8 +115,8 @@ class PromptExamples(DetectExamples):
         some = Example(base.pixels, base.annotations[chosen])
         side = self._side or spec.height
         rows, columns = (min(n, side) for n in base.pixels.shape[:2])
-        # as often at one enlargement as at any other
-        larger = self._close_up ** float(rng.random())
+        # half the views as they are; the others as often at one enlargement as at any other
+        larger = self._close_up ** max(0.0, 2 * float(rng.random()) - 1)
         part = self._side or larger > 1
         focus = draw_focus(some, round(side / larger), rng) if part else None
         matrix = random_affine(base.pixels.shape[:2], rows, columns, self._views, rng, focus)
@@ -131,6 +131,9 @@ class PromptExamples(DetectExamples):
         shapes = seen.annotations.shapes or ()
         masks = [rasterise(s, rows, columns) for s in shapes if s is not None]
         regions = [m for m in masks if m.area >= self._prompts.least_area]
+        if larger > 1:
+            # what is cut off would not be asked close up
+            regions = [m for m in regions if _whole(m, (rows, columns))]
         regions = regions[: self._prompts.regions]
         truth = np.zeros((len(regions), side, side), np.uint8)
         for whole, mask in zip(truth, regions, strict=True):
@@ -230,6 +233,12 @@ def _points(
         outside = random_points(around, count - positive, rng) + low
     kinds = np.repeat([POSITIVE, NEGATIVE], [positive, count - positive])
     return np.concatenate([inside, outside]), kinds
+
+
+def _whole(mask: Mask, size: tuple[int, int]) -> bool:
+    """Whether a region ends before the view's border."""
+    left, top, right, bottom = shape_box(mask)
+    return bool(left > 0 and top > 0 and right < size[1] and bottom < size[0])
 
 
 def _box(region: NDArray[np.bool_]) -> NDArray[np.float32]:
