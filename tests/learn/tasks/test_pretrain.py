@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from semiscope.cli import main
 from semiscope.compress.export import export
@@ -15,6 +16,7 @@ from semiscope.data.pairs import Pair
 from semiscope.errors import DataError, SettingsError
 from semiscope.learn import run as runs
 from semiscope.learn.pretrain_examples import PretrainExamples, PretrainViewSettings, find_images
+from semiscope.learn.tasks.classify import ClassifySettings, ClassifyTask
 from semiscope.learn.tasks.common import best_weights
 from semiscope.learn.tasks.pretrain import (
     PretrainLoopSettings,
@@ -136,6 +138,28 @@ def test_what_is_switched_off_is_not_built(defects):
     torch.testing.assert_close(loss.detach(), 0.97 * parts["reconstruction"])
     assert parts.keys() == {"reconstruction"} and network.projection is None
     assert task.evaluate(network).keys() == {"reconstruction", "fitness"}
+
+
+def test_a_backbone_learns_the_same_way_and_goes_on_from_its_weights(defects, tmp_path):
+    small = {"net": "resnet18", "height": 64, "width": 64, "patch": 16, "validation": 0.3}
+    with pytest.raises(ValidationError, match="multiple of resnet18's stride 32, found 48"):
+        settings_for(defects, **{**small, "height": 48})
+    learn = settings_for(defects, pairs=defects / "pairs.csv", learning_rate=1e-3, **small)
+    figures = runs.start("pretrain", learn, LOOP, tmp_path / "run")
+    assert figures.keys() == {"reconstruction", "fitness", "self", "cross", "spread"}
+    tensors = best_weights(tmp_path / "run")
+    start = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
+    save_file(start, tmp_path / "start.safetensors")
+    weights = {k: v for k, v in start.items() if k.endswith(("weight", "bias"))}
+    again = settings_for(defects, **small, pretrained=str(tmp_path / "start.safetensors"))
+    encoder = PretrainTask(again, 0).network().encoder
+    torch.testing.assert_close(dict(encoder.named_parameters()), weights)
+    labelled = {"data": tmp_path / "labelled", "net": "resnet18", "height": 64, "width": 64}
+    for name in "ab":
+        for i in range(2):
+            write(tmp_path / f"labelled/{name}/{i}.png", 20, 20)
+    task = ClassifyTask(ClassifySettings(**labelled, init=tmp_path / "run"), 0)
+    torch.testing.assert_close(dict(task.network().encoder.named_parameters()), weights)
 
 
 def test_patches_may_be_normed(defects):

