@@ -80,13 +80,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--segment", help="model that outlines packages")
     parser.add_argument("--prompt", help="promptable model")
-    parser.add_argument("--detector", help="model whose boxes prompt it")
+    parser.add_argument("--detector", default="ic-package-seg", help="model whose boxes prompt it")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     settings = CaptureSettings.from_dict(
         {
             "segment": {"model": options.segment} if options.segment else {},
-            "prompt": {"model": options.prompt, "detector": options.detector},
+            "prompt": {"model": options.prompt, "detector": options.detector}
+            if options.prompt
+            else {},
         },
         "options",
     )

@@ -1,7 +1,8 @@
 """Packages found by a prompt: a detector's box, a promptable model's mask, the mask's corners.
 
 Wong, *Die defect detection for integrated circuit* (2023), section 3.3.2.3, there with SAM. Beyond
-the paper, without a detector the photograph's middle is the prompt: the camera is aimed at it.
+the paper, without a detector the photograph's middle is the prompt: the camera is aimed at it. The
+shipped promptable model was adapted to cross-sections; MobileSAM and SAM can be exported.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pydantic import Field
 from semiscope.capture.outline import mask_corners
 from semiscope.capture.package import Candidate, Finder
 from semiscope.config import Settings
-from semiscope.errors import ModelError, SettingsError
+from semiscope.errors import ModelError
 from semiscope.infer.model import Model
 from semiscope.infer.promptable import Promptable
 from semiscope.types import Pixels
@@ -24,9 +25,13 @@ METHOD = "prompt"
 class PromptSettings(Settings):
     """The models that find a package by a prompt."""
 
-    model: str | None = Field(None, description="Promptable model: its file, or name in the zoo")
-    detector: str | None = Field(
-        None, description="Model whose boxes are the prompts; else the photograph's middle is one"
+    model: str = Field(
+        "cross-sections-prompt", description="Promptable model: a name in the zoo or a file"
+    )
+    detector: str = Field(
+        "ic-package-seg",
+        description="Model whose boxes are the prompts: a name in the zoo or a file; when empty, "
+        "the photograph's middle is the prompt",
     )
     package_class: str = Field("package", description="The detector's class of packages")
 
@@ -40,15 +45,9 @@ def prompt_finder(settings: PromptSettings, threads: int | None = None) -> Finde
 
     Raises:
         ModelError: There is no such model, or the detector does not know packages.
-        SettingsError: No promptable model is named.
     """
-    if settings.model is None:
-        raise SettingsError(
-            "method prompt: expected a promptable model, found none. Make one with: semiscope "
-            "export mobile-sam:FILE --out FILE.onnx"
-        )
     promptable = Promptable.load(settings.model, threads)
-    if settings.detector is None:
+    if not settings.detector:
         return lambda pixels: _by_middle(promptable, pixels)
     detector = Model.load(settings.detector, threads)
     if settings.package_class not in detector.meta.classes:
