@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 StoredBits = Literal[32, 16, 8]
 
@@ -40,7 +41,9 @@ def to_onnx(
     shapes = tuple(
         {axis: sizes[name] for axis, name in free.get(key, {}).items()} or None for key in inputs
     )
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+    # fused attention gives its answer in another order of memory than the exporter makes of it
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with warnings.catch_warnings(), plain, tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(
             network.eval(),
