@@ -3,10 +3,10 @@
     python benchmarks/capture.py [--units 100] [--segment MODEL] [--prompt MODEL [--detector MODEL]]
 
 Sets of the same products: as photographed (turned by at most 3 degrees), turned by up to 90 degrees
-either way, and, upright, under the two dark fields. Errors and IoU are
-of the photographs that were captured; a corner's error is to the nearest order of the truth, as no
-method here knows which way up a package lies. A capture counts when its IoU with the truth is at
-least 0.8. Rates are of one thread, finding alone.
+either way, and, upright, under the two dark fields. Errors and IoU are of the photographs that were
+captured; a corner's error is to the nearest order of the truth, as no method here knows which way
+up a package lies. A capture counts when its IoU with the truth is at least 0.8. Rates are of one
+thread, finding alone.
 """
 
 from __future__ import annotations

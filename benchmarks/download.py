@@ -18,15 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Prints a table, the largest first."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--extras", nargs="*", default=[], help="of the package")
-    given = parser.parse_args()
-    extras = f"[{','.join(given.extras)}]" if given.extras else ""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-        subprocess.run(
-            [*pip, "wheel", "--quiet", "--wheel-dir", folder, f"{ROOT}{extras}"], check=True
-        )
+        subprocess.run([*pip, "wheel", "--quiet", "--wheel-dir", folder, str(ROOT)], check=True)
         sizes = {p.name.split("-")[0]: p.stat().st_size / 1e6 for p in Path(folder).iterdir()}
     print("| package | MB |")
     print("|---|---|")

@@ -119,6 +119,10 @@ def test_no_quadrilateral_in_the_middle_is_no_candidate(finder):
     assert finder(promptable)(PIXELS) == []
 
 
+def test_the_shipped_models_are_the_default():
+    assert prompt_finder(PromptSettings(), 1)(PIXELS) == []
+
+
 def test_models_that_cannot_do_it_are_told(finder, monkeypatch):
     finder(Drawing([disc(9)], [1.0]))
     monkeypatch.setattr(prompt.Model, "load", lambda name, threads: Detector(None))

@@ -52,10 +52,7 @@ class Mae(nn.Module):
         self.head = nn.Linear(decoder_width, encoder["channels"] * encoder["patch"] ** 2)
         self.projection: nn.Sequential | None = None
         if features:
-            self.projection = nn.Sequential(
-                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, features)
-            )
-            self.projection.apply(start_linear)
+            self.projection = projection_head(width, features)
         nn.init.normal_(self.mask_token, std=0.02)
         for part in (self.embed, self.decoder, self.head):
             part.apply(start_linear)
@@ -83,6 +80,13 @@ class Mae(nn.Module):
         whole = whole.scatter(1, _wide(kept, small.shape[2]), small[:, 1:]) + self.places
         decoded = self.norm(self.decoder(torch.cat([small[:, :1], whole], 1)))
         return self.head(decoded[:, 1:]), features
+
+
+def projection_head(width: int, features: int) -> nn.Sequential:
+    """What is between an encoder's mean answer and the features that contrast compares."""
+    head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, features))
+    head.apply(start_linear)
+    return head
 
 
 def _wide(places: Tensor, width: int) -> Tensor:

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semiscope.nets.classifier import ENCODERS, Seen
-from semiscope.nets.mae import patches_of
+from semiscope.nets.mae import patches_of, projection_head
 from semiscope.nets.stages import Staged
-from semiscope.nets.vit import start_linear
 
 STRIDE = 32  # of the encoder's last feature
 
@@ -45,10 +44,7 @@ class SimMim(nn.Module):
         self.head = nn.Conv2d(width, channels * STRIDE**2, 1)
         self.projection: nn.Sequential | None = None
         if features:
-            self.projection = nn.Sequential(
-                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, features)
-            )
-            self.projection.apply(start_linear)
+            self.projection = projection_head(width, features)
 
     def forward(self, images: Tensor, kept: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the network takes all patches for, and what it makes of the image it saw.
