@@ -353,3 +353,31 @@ class Unit:
 @pytest.fixture
 def unit():
     return Unit
+
+
+@pytest.fixture(scope="session")
+def small_sam():
+    """Makes a random SAM of transformers: two layers of two heads, the second looking everywhere.
+
+    Its arguments are the channels and the side of the input, px.
+    """
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    def make(width: int, side: int):
+        torch.manual_seed(0)
+        vision = transformers.SamVisionConfig(
+            hidden_size=width,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            mlp_dim=64,
+            image_size=side,
+            window_size=3,
+            global_attn_indexes=[1],
+        )
+        config = transformers.SamConfig(
+            vision_config=vision.to_dict(), prompt_encoder_config={"image_size": side}
+        )
+        return transformers.SamModel(config).eval()
+
+    return make

@@ -105,26 +105,12 @@ def test_mobile_sam_outlines_particles_of_which_it_has_boxes(tmp_path):
     assert scores.min() > 0.5
 
 
-def test_a_sam_of_transformers_answers_as_torch_does(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
+def test_a_sam_of_transformers_answers_as_torch_does(tmp_path, small_sam):
     # fused attention gives heads of 64 channels, as SAM's, in an order of memory of its own
-    vision = transformers.SamVisionConfig(
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        mlp_dim=64,
-        image_size=64,
-        window_size=3,
-        global_attn_indexes=[1],
-    )
-    config = transformers.SamConfig(
-        vision_config=vision.to_dict(), prompt_encoder_config={"image_size": 64}
-    )
-    transformers.SamModel(config).save_pretrained(tmp_path / "sam")
+    small_sam(128, SIDE).save_pretrained(tmp_path / "sam")
     # the export itself compares its answers with torch's
     meta = export_promptable(f"sam:{tmp_path / 'sam'}", tmp_path / "sam.onnx")
-    assert meta.network == "sam" and meta.side == 64
+    assert meta.network == "sam" and meta.side == SIDE
     model = Promptable.load(str(tmp_path / "sam.onnx"), 1)
     masks, claimed = model.decode(
         model.encode(np.zeros((40, 60), np.uint8)), boxes=[[5, 5, 50, 30]]

@@ -3,30 +3,17 @@
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
 
-from semiscope.nets.lora import add_lora  # noqa: E402
-from semiscope.nets.sam import SAM  # noqa: E402
+from semiscope.nets.lora import add_lora
+from semiscope.nets.sam import SAM
 
 SIDE = 64
 
 
 @pytest.fixture(scope="module")
-def theirs():
-    torch.manual_seed(0)
-    vision = transformers.SamVisionConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        mlp_dim=64,
-        image_size=SIDE,
-        window_size=3,
-        global_attn_indexes=[1],
-    )
-    config = transformers.SamConfig(
-        vision_config=vision.to_dict(), prompt_encoder_config={"image_size": SIDE}
-    )
-    return transformers.SamModel(config).eval()
+def theirs(small_sam):
+    return small_sam(32, SIDE)
 
 
 def test_points_boxes_and_masks_give_what_transformers_gives(theirs):
