@@ -7,10 +7,11 @@
 
 ``starts`` asks what trained weights are worth: from scratch, from ImageNet, and from a run of
 ``semiscope train pretrain``, each fine-tuned and with the last layer alone, on all labels and on
-ten of each class, which the seed draws. ``nets`` asks the question of Wong 2023, Tables 2.2 and
-2.6: networks from scratch by one recipe, beside what the table tells of other images. All train for
-the same number of steps; nothing is held out and the last weights are tested, once. A training that
-was killed goes on when the command is given again, and what is finished is not done again.
+ten of each class, which the seed draws. Ours is fine-tuned with frozen norms, ImageNet both ways.
+``nets`` asks the question of Wong 2023, Tables 2.2 and 2.6: networks from scratch by one recipe,
+beside what the table tells of other images. All train for the same number of steps; nothing is held
+out and the last weights are tested, once. A training that was killed goes on when the command is
+given again, and what is finished is not done again.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ from semiscope.learn.tasks.classify import ClassifyLoopSettings, ClassifySetting
 OURS = "the net, patch and input of the pre-training run"
 IMAGENET = {"net": "efficientnet-lite0", "pretrained": "package"}
 STARTS: dict[str, dict[str, Any]] = {
-    "scratch-lite0": {"net": "efficientnet-lite0"},
     "scratch": {"like": OURS},
     "imagenet-probe": {**IMAGENET, "freeze": True},
     "imagenet": IMAGENET,
+    "imagenet-frozen-norms": {**IMAGENET, "frozen_norms": True},
     "ours-probe": {"like": OURS, "init": OURS, "freeze": True},
-    "ours": {"like": OURS, "init": OURS},
+    "ours": {"like": OURS, "init": OURS, "frozen_norms": True},
 }
 NETS: dict[str, dict[str, Any]] = {
     name: {"net": name}

@@ -104,6 +104,7 @@ def settings_of(
         values["init"] = given.init
     elif given.net == "efficientnet-lite0":
         values["pretrained"] = "package"
+    values["frozen_norms"] = "init" in values or "pretrained" in values
     values |= {"data": given.data, "leave_out": (name,), "validation": 0.15}
     images = sum(s.label is not None for s in open_dataset(given.data, "train"))
     loop = ClassifyLoopSettings(

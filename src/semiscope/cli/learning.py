@@ -26,8 +26,7 @@ from semiscope.compress.graph import StoredBits
 from semiscope.compress.promptable_graph import export_promptable, export_run
 from semiscope.config import Settings
 from semiscope.errors import SettingsError
-from semiscope.infer.model import FileMeta, Model
-from semiscope.infer.promptable import PromptableMeta
+from semiscope.infer.model import Model, Provenance
 from semiscope.infer.rewrite import keep_in_file
 from semiscope.inspection.dial import DialSettings, measure_dial, plot_dial
 from semiscope.learn import run as runs
@@ -199,7 +198,7 @@ def export(
     limits: Annotated[str, Parameter(help="What it is not fit for.")] = "",
 ) -> None:
     """Write a run's best weights as one model file, checked against torch."""
-    meta: FileMeta | PromptableMeta
+    meta: Provenance
     if is_base(str(run)):
         meta = export_promptable(
             str(run), out, adapter=adapter, weights=weights, licence=licence, limits=limits

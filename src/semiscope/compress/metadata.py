@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import onnx
 
-from semiscope.infer.model import METADATA_KEY, FileMeta
-from semiscope.infer.promptable import PromptableMeta
+from semiscope.infer.model import METADATA_KEY, Provenance
 
 
-def put_meta(model: onnx.ModelProto, meta: FileMeta | PromptableMeta) -> None:
+def put_meta(model: onnx.ModelProto, meta: Provenance) -> None:
     """Writes the metadata into a graph, in place of what is there."""
     others = {e.key: e.value for e in model.metadata_props if e.key != METADATA_KEY}
     onnx.helper.set_model_props(model, {**others, METADATA_KEY: meta.model_dump_json()})

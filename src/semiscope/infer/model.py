@@ -116,12 +116,11 @@ class Meta(Settings):
         return np.array(report, np.float32)
 
 
-class FileMeta(Meta):
-    """What every file of a trained network says of itself."""
+class Provenance(Settings):
+    """Where a model file's network comes from, what it costs, and what it may be used for."""
 
     version: Literal[1] = 1
     network: str = Field(description="Its architecture")
-    input: InputSpec
     parameters: int = Field(description="Weights of the network as it is deployed")
     gflops: float = Field(description="Billions of operations for one input")
     data: str = Field(description="What it was trained on")
@@ -129,6 +128,12 @@ class FileMeta(Meta):
     metrics: dict[str, float] = Field(default={}, description="Measured on held-out data")
     licence: str = Field(description="Under which it may be used")
     limits: str = Field("", description="What it is not fit for")
+
+
+class FileMeta(Provenance, Meta):
+    """What every file of a network that is not prompted says of itself."""
+
+    input: InputSpec
 
 
 class ModelMeta(FileMeta):

@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from semiscope.config import Settings
 from semiscope.errors import DataError, ModelError
 from semiscope.infer.decode import scale_range, to_tensor, with_channels
-from semiscope.infer.model import checked_meta, locate, open_model
+from semiscope.infer.model import Provenance, checked_meta, locate, open_model
 from semiscope.types import Pixels
 
 NO_POINT, NEGATIVE, POSITIVE = -1, 0, 1
@@ -33,23 +32,15 @@ _AT_ONCE = 8  # prompts; each takes some 20 MB while it is decoded
 _REMEMBERED = 8  # embeddings of 4 MB
 
 
-class PromptableMeta(Settings):
+class PromptableMeta(Provenance):
     """What a promptable model's file says of itself."""
 
-    version: Literal[1] = 1
     name: str = Field(description="Name in the zoo, or the file's")
     task: Literal["prompt"] = "prompt"
-    network: str = Field(description="Its architecture")
+    gflops: float = Field(description="Billions of operations for one image and one prompt")
     side: int = Field(gt=0, multiple_of=16, description="Pixels of the input along either axis")
     mean: tuple[float, float, float] = Field(description="Taken off grey values of 0 to 1")
     std: tuple[float, float, float] = Field(description="Divided by after that")
-    parameters: int = Field(description="Weights of the network as it is deployed")
-    gflops: float = Field(description="Billions of operations for one image and one prompt")
-    data: str = Field(description="What it was trained on")
-    settings: dict[str, Any] = Field(default={}, description="How it was adapted")
-    metrics: dict[str, float] = Field(default={}, description="Measured on held-out data")
-    licence: str = Field(description="Under which it may be used")
-    limits: str = Field("", description="What it is not fit for")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
