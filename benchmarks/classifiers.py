@@ -172,8 +172,7 @@ def settings_of(
                 f"{given.pretrained_run}: expected a run of semiscope train pretrain, found none. "
                 "Make one, or name it with --pretrained-run"
             )
-        shared = ("net", "patch", "height", "width", "channels", "scaling")
-        values |= {k: v for k, v in read_toml(path)["learn"].items() if k in shared}
+        values |= seen_by(given.pretrained_run)
     if values.get("init"):
         values["init"] = given.pretrained_run
     labels = [s.label for s in open_dataset(given.data, "train")]
@@ -190,6 +189,17 @@ def settings_of(
         seed=seed,
     )
     return ClassifySettings.from_dict(values, name), loop
+
+
+def seen_by(run: Path) -> dict[str, Any]:
+    """The network of a pre-training and its input, as settings of a fine-tuning.
+
+    Raises:
+        SettingsError: It is no run.
+    """
+    learned = read_toml(run / SETTINGS_FILE)["learn"]
+    shared = ("net", "patch", "height", "width", "channels", "scaling")
+    return {k: v for k, v in learned.items() if k in shared}
 
 
 def table(out: Path, given: argparse.Namespace) -> None:

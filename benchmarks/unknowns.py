@@ -28,23 +28,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classifiers import trained
+from classifiers import seen_by, trained
 from semiscope.cli.show import image_bar
-from semiscope.config import read_toml
 from semiscope.data.dataset import open_dataset
 from semiscope.evaluate.classification import UNSEEN
 from semiscope.infer.classifier import Classifier
 from semiscope.infer.open_set import KnownExamples, learn_examples, nearest_other, to_levels
 from semiscope.inspection.labelled_images import answer, held_out, open_labelled
 from semiscope.io.files import write_atomic
-from semiscope.learn.run import SETTINGS_FILE
 from semiscope.learn.tasks.classify import ClassifyLoopSettings, ClassifySettings
 
 FIGURES = "unknown.json"
 REFUSED = (0.05, 0.1, 0.2)
 PAPER = "paper"
 BATCH = 32
-SHARED = ("net", "patch", "height", "width", "channels", "scaling")
 
 Floats = NDArray[np.float64]
 
@@ -99,9 +96,7 @@ def settings_of(
     """What is learned and for how long."""
     values: dict[str, Any] = {"net": given.net, "height": given.side, "width": given.side}
     if given.init is not None:
-        learned = read_toml(given.init / SETTINGS_FILE)["learn"]
-        values |= {k: v for k, v in learned.items() if k in SHARED}
-        values["init"] = given.init
+        values |= {**seen_by(given.init), "init": given.init}
     elif given.net == "efficientnet-lite0":
         values["pretrained"] = "package"
     values["frozen_norms"] = "init" in values or "pretrained" in values
