@@ -129,6 +129,7 @@ def main() -> None:
     training.add_argument(
         "--alone", type=float, default=0.0, help="share of the steps with labelled crops alone"
     )
+    training.add_argument("--learning-rate", type=float, default=5e-4, help="at its peak")
     training.add_argument("--encoder", default="efficientnet-lite0")
     training.add_argument("--features", type=int, default=256, help="channels of the decoder")
     training.add_argument("--pretrained", default="package", help="as of semiscope train")
@@ -209,6 +210,7 @@ def settings_of(
         "features": given.features,
         "pretrained": given.pretrained,
         "crop": given.crop,
+        "learning_rate": given.learning_rate,
         "defects": DEFECTS[case.source],
     }
     images = case.count

@@ -9,6 +9,11 @@ and both. Beside it the same network from scratch, and EfficientNet-Lite0 from I
 has a new device, of which only the labelled images are known: pre-trained on these, against a
 network that learned the classes of the other device.
 
+What all pre-trainings share (network, weights it goes on from, input, weights of the terms, views,
+learning rate) is read from a recipe of ``semiscope train pretrain``; the rows differ in the mask
+ratio and in which terms of consistency are on. Networks that go on from weights keep the statistics
+of their norms, here as in fine-tuning.
+
 Cases: ``simulated`` and ``simulated-few`` (ten labels a class) are device A of simulated defects at
 two magnifications, which the classifier looks at together; ``device-b`` is another pitch, contrast
 and noise, for Table 5. ``real`` and ``real-few`` are real images, whose pairs are made by
@@ -46,7 +51,7 @@ from semiscope.learn.loop import LoopSettings
 from semiscope.learn.pretrain_examples import find_images
 from semiscope.learn.run import SETTINGS_FILE, TASKS, read_settings, resume, start
 from semiscope.learn.tasks.classify import ClassifyLoopSettings
-from semiscope.learn.tasks.pretrain import PretrainLoopSettings
+from semiscope.learn.tasks.pretrain import PretrainLoopSettings, PretrainSettings
 from semiscope.simulate.sem_pairs import SemPairsSettings, write_pairs
 
 MIDDLE = 0.6  # of the side: what a made high magnification shows
@@ -83,7 +88,9 @@ class Row(NamedTuple):
 
 ALONE = {"self_consistency": False, "cross_magnification": False}
 TABLE_4 = {
-    "imagenet": Row(None, {"net": "efficientnet-lite0", "pretrained": "package"}),
+    "imagenet": Row(
+        None, {"net": "efficientnet-lite0", "pretrained": "package", "frozen_norms": True}
+    ),
     "scratch": Row(None),
     "mae-0.75": Row({"mask_ratio": 0.75, **ALONE}),
     "mae-0.25": Row({"mask_ratio": 0.25, **ALONE}),
@@ -136,11 +143,7 @@ def main() -> None:
     training.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     training.add_argument("--steps", type=int, default=6000, help="of each pre-training")
     training.add_argument("--tuning", type=int, default=1000, help="steps of each fine-tuning")
-    training.add_argument("--net", default="vit-tiny")
-    training.add_argument("--patch", type=int, default=16)
-    training.add_argument("--side", type=int, default=128, help="of the input, px")
-    training.add_argument("--decoder-width", type=int, default=128)
-    training.add_argument("--decoder-depth", type=int, default=2)
+    training.add_argument("--recipe", type=Path, default=Path("recipes/sem-pairs.toml"))
     for verb in (training, verbs.add_parser("table")):
         verb.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     given = parser.parse_args()
@@ -170,6 +173,7 @@ def train_row(name: str, row: str, seed: int, given: argparse.Namespace) -> None
     if (run / FIGURES).exists():
         return
     way = case.rows[row]
+    goes_on = bool(shared(given)[0].pretrained)
     classes, pairs = labelled_data(case.data, given)
     values: dict[str, Any] = {
         "data": classes,
@@ -182,9 +186,12 @@ def train_row(name: str, row: str, seed: int, given: argparse.Namespace) -> None
     if way.pretrain is not None:
         values["init"] = pretrained(case.data, row, seed, given)
     elif row == OTHER:
-        values["init"] = given.out / "simulated" / f"scratch-{seed}"
+        beginning = "imagenet" if goes_on else "scratch"
+        values["init"] = given.out / "simulated" / f"{beginning}-{seed}"
         if not (values["init"] / FIGURES).exists():
             raise SystemExit(f"{values['init']}: expected device A learned: train simulated first")
+    if "init" in values:
+        values["frozen_norms"] = goes_on
     labels = [s.label for s in open_dataset(classes, "train")]
     images = sum(min(case.labels or n, n) for n in (labels.count(k) for k in set(labels)))
     loop = ClassifyLoopSettings(**steps_of(given.tuning, images, BATCH, seed))
@@ -196,6 +203,7 @@ def train_row(name: str, row: str, seed: int, given: argparse.Namespace) -> None
 def pretrained(data: str, row: str, seed: int, given: argparse.Namespace) -> Path:
     """The run of a pre-training, which cases with the same images share."""
     run: Path = given.out / "pretrained" / f"{data}-{row}-{seed}"
+    folders: tuple[Path, ...]
     if data == "real":
         folder = resampled(given)
         folders, pairs = (folder,), folder / "pairs.csv"
@@ -206,26 +214,26 @@ def pretrained(data: str, row: str, seed: int, given: argparse.Namespace) -> Pat
             folders = (folder / "train", folder / "low" / "train")
     way = TABLE_4[row].pretrain
     assert way is not None
-    learn = TASKS["pretrain"].settings.from_dict(
-        {
-            "data": folders,
-            "pairs": pairs,
-            "decoder_width": given.decoder_width,
-            "decoder_depth": given.decoder_depth,
-            **seen(given),
-            **way,
-        },
-        row,
-    )
+    learn, loop = shared(given)
+    learn = learn.model_copy(update={"data": folders, "pairs": pairs, **way})
     defects = len(find_images(folders)) // 2
-    loop = PretrainLoopSettings(**steps_of(given.steps, defects, BATCH, seed))
+    loop = loop.model_copy(update=steps_of(given.steps, defects, BATCH, seed))
     train_run("pretrain", learn, loop, run)
     return run
 
 
+def shared(given: argparse.Namespace) -> tuple[PretrainSettings, PretrainLoopSettings]:
+    """What all pre-trainings share."""
+    _, learn, loop = read_settings(given.recipe)
+    assert isinstance(learn, PretrainSettings)
+    assert isinstance(loop, PretrainLoopSettings)
+    return learn, loop
+
+
 def seen(given: argparse.Namespace) -> dict[str, Any]:
-    """The network and its input, in pre-training and in fine-tuning."""
-    return {"net": given.net, "patch": given.patch, "height": given.side, "width": given.side}
+    """The network and its input, as settings of a fine-tuning."""
+    learn, _ = shared(given)
+    return {k: getattr(learn, k) for k in ("net", "patch", "height", "width")}
 
 
 def steps_of(steps: int, images: int, batch: int, seed: int) -> dict[str, Any]:

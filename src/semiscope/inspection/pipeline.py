@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import BoundedSemaphore
 
 import cv2
+from threadpoolctl import threadpool_limits
 
 from semiscope import __version__
 from semiscope.errors import ImageError, SemiscopeError
@@ -155,8 +156,9 @@ class _Run:
                         progress(index + 1, total)
 
         cv2_threads = cv2.getNumThreads()
-        # OpenCV's own threads would only fight for the cores that the workers fill
+        # threads of OpenCV's and of numpy's own would only fight for the cores that workers fill
         cv2.setNumThreads(1)
+        blas = threadpool_limits(1, "blas")
         pool = ThreadPoolExecutor(workers, thread_name_prefix="inspect")
         try:
             for start in range(len(journal) // batch * batch, total, batch):
@@ -167,6 +169,7 @@ class _Run:
                 write_first()
         finally:
             pool.shutdown(cancel_futures=True)
+            blas.restore_original_limits()
             cv2.setNumThreads(cv2_threads)
 
     def _batch(self, start: int) -> list[ImageRow]:
