@@ -35,7 +35,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) 
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 class InvertedResidual(nn.Module):
