@@ -30,7 +30,6 @@ from fps import in_onnx
 from semiscope.cli.show import image_bar, stderr, training_bar
 from semiscope.compress.export import DEPLOYMENTS, export, trained_network
 from semiscope.compress.fuse import fuse
-from semiscope.config import read_toml
 from semiscope.data.dataset import open_dataset
 from semiscope.evaluate.speed import steady_rates
 from semiscope.inspection.score_labels import LabelScoreSettings, score_labels
@@ -172,7 +171,7 @@ def settings_of(
                 f"{given.pretrained_run}: expected a run of semiscope train pretrain, found none. "
                 "Make one, or name it with --pretrained-run"
             )
-        values |= seen_by(given.pretrained_run)
+        values |= seen_by(path)
     if values.get("init"):
         values["init"] = given.pretrained_run
     labels = [s.label for s in open_dataset(given.data, "train")]
@@ -191,15 +190,18 @@ def settings_of(
     return ClassifySettings.from_dict(values, name), loop
 
 
-def seen_by(run: Path) -> dict[str, Any]:
+def seen_by(settings: Path) -> dict[str, Any]:
     """The network of a pre-training and its input, as settings of a fine-tuning.
 
+    Args:
+        settings: The TOML file of the pre-training.
+
     Raises:
-        SettingsError: It is no run.
+        SettingsError: It is missing or faulty.
     """
-    learned = read_toml(run / SETTINGS_FILE)["learn"]
+    _, learned, _ = read_settings(settings)
     shared = ("net", "patch", "height", "width", "channels", "scaling")
-    return {k: v for k, v in learned.items() if k in shared}
+    return {k: getattr(learned, k) for k in shared}
 
 
 def table(out: Path, given: argparse.Namespace) -> None:

@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 
 import cv2
 
+from classifiers import seen_by
 from devices import written
 from semiscope.cli.show import image_bar, stderr, training_bar
 from semiscope.compress.export import trained_network
@@ -180,7 +181,7 @@ def train_row(name: str, row: str, seed: int, given: argparse.Namespace) -> None
         "pairs": pairs,
         "labels_per_class": case.labels,
         "validation": 0.0,
-        **seen(given),
+        **seen_by(given.recipe),
         **way.classify,
     }
     if way.pretrain is not None:
@@ -228,12 +229,6 @@ def shared(given: argparse.Namespace) -> tuple[PretrainSettings, PretrainLoopSet
     assert isinstance(learn, PretrainSettings)
     assert isinstance(loop, PretrainLoopSettings)
     return learn, loop
-
-
-def seen(given: argparse.Namespace) -> dict[str, Any]:
-    """The network and its input, as settings of a fine-tuning."""
-    learn, _ = shared(given)
-    return {k: getattr(learn, k) for k in ("net", "patch", "height", "width")}
 
 
 def steps_of(steps: int, images: int, batch: int, seed: int) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from semiscope.infer.classifier import Classifier
 from semiscope.infer.open_set import KnownExamples, learn_examples, nearest_other, to_levels
 from semiscope.inspection.labelled_images import answer, held_out, open_labelled
 from semiscope.io.files import write_atomic
+from semiscope.learn.run import SETTINGS_FILE
 from semiscope.learn.tasks.classify import ClassifyLoopSettings, ClassifySettings
 
 FIGURES = "unknown.json"
@@ -96,7 +97,7 @@ def settings_of(
     """What is learned and for how long."""
     values: dict[str, Any] = {"net": given.net, "height": given.side, "width": given.side}
     if given.init is not None:
-        values |= {**seen_by(given.init), "init": given.init}
+        values |= {**seen_by(given.init / SETTINGS_FILE), "init": given.init}
     elif given.net == "efficientnet-lite0":
         values["pretrained"] = "package"
     values["frozen_norms"] = "init" in values or "pretrained" in values
