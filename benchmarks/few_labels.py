@@ -5,9 +5,10 @@ r"""Tables 2 and 3 of Lee et al. 2025: class maps from few labels, and on device
     python benchmarks/few_labels.py cost
 
 A case is some labelled images of one data set, unlabelled ones of it or of another, and the test
-images of the latter. ``train`` trains and tests the methods on the cases named, or on all: each
-for the same number of steps of labelled crops, from the same labelled images, which the seed draws.
-The last weights are tested; nothing is chosen by the test images. A training that was killed goes
+images of the latter. ``train`` trains and tests the methods on the cases named, or on all, from the
+same labelled images, which the seed draws. All go on from one supervised training, for the same
+number of steps of labelled crops, supervised learning too. The last weights are tested; nothing is
+chosen by the test images. A training that was killed goes
 on when the command is given again, and what is finished is not done again. ``table`` prints what is
 finished: mean and standard deviation over the seeds, beside the paper's figures on its own devices.
 ``cost`` prints memory and speed of a training step of every method, and of adapting a promptable
@@ -50,6 +51,7 @@ from semiscope.types import Dataset
 from speed_and_memory import costs
 
 SUPERVISED, OURS = "supervised", "tem"
+FIRST = "first"  # the supervised training that all go on from
 METHODS = (SUPERVISED, *SEMI)
 REST = "the rest"  # of the training images
 
@@ -108,7 +110,7 @@ PAPER: dict[str, dict[str, tuple[float | None, ...]]] = {
 }
 GAIN = 0.05  # mIoU that ours is to have over supervised learning across devices
 MOST_EPOCHS = 10  # each ends with a checkpoint
-MODEL = "model.onnx"
+MODEL, BEST, CHECKPOINTS = "model.onnx", "best", "checkpoints"
 
 
 def main() -> None:
@@ -123,13 +125,12 @@ def main() -> None:
     usual = [m for m in METHODS if m != "fixmatch"]
     training.add_argument("--methods", nargs="+", choices=METHODS, default=usual)
     training.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    training.add_argument("--steps", type=int, default=500, help="of each training")
+    training.add_argument("--first", type=int, default=1500, help="steps that all have in common")
+    training.add_argument("--steps", type=int, default=500, help="of each method")
     training.add_argument("--batch", type=int, default=6, help="labelled crops a step")
     training.add_argument("--crop", type=int, default=256, help="side of a crop, px")
-    training.add_argument(
-        "--alone", type=float, default=0.0, help="share of the steps with labelled crops alone"
-    )
-    training.add_argument("--learning-rate", type=float, default=5e-4, help="at its peak")
+    training.add_argument("--first-rate", type=float, default=3e-3, help="learning rate, at first")
+    training.add_argument("--rate", type=float, default=1e-3, help="learning rate of each method")
     training.add_argument("--encoder", default="efficientnet-lite0")
     training.add_argument("--features", type=int, default=256, help="channels of the decoder")
     training.add_argument("--pretrained", default="package", help="as of semiscope train")
@@ -161,7 +162,7 @@ def main() -> None:
 def folder_of(out: Path, name: str, method: str, seed: int) -> Path:
     """A row's run; without unlabelled images it is the same whatever the target."""
     case = CASES[name]
-    learned_from = f"{case.source}-{case.count}" if method == SUPERVISED else name
+    learned_from = f"{case.source}-{case.count}" if method in (FIRST, SUPERVISED) else name
     return out / learned_from / f"{method}-{seed}"
 
 
@@ -169,27 +170,18 @@ def train_row(name: str, method: str, seed: int, given: argparse.Namespace) -> N
     """Trains one row with one seed, and tests it on its target and on the device it learned from.
 
     Raises:
-        SystemExit: The row was trained with other options.
+        SystemExit: See ``trained``.
     """
     case = CASES[name]
     run = folder_of(given.out, name, method, seed)
     wanted = [t for t in dict.fromkeys((case.target, case.source)) if not figures_of(run, t)]
     if not wanted:
         return
-    task, learn, loop, steps = settings_of(case, method, seed, given)
-    begun = (run / SETTINGS_FILE).exists()
-    if begun and read_settings(run / SETTINGS_FILE) != (task, learn, loop):
-        raise SystemExit(f"{run}: was trained with other options: take it away, or another --out")
+    trained(name, FIRST, seed, given)
+    steps = trained(name, method, seed, given)
     model = run / MODEL
     if not model.exists():
-        stderr.print(f"{run}: {steps} steps", markup=False)
-        with training_bar() as bar:
-            if begun:
-                resume(run, bar)
-            else:
-                start(task, learn, loop, run, bar)
         export(run, model, limits="a row of a benchmark")
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
     for test in wanted:
         asked = MapScoreSettings(
             model=str(model), data=(data_set(test, given),), split="test", threads=given.threads
@@ -200,21 +192,49 @@ def train_row(name: str, method: str, seed: int, given: argparse.Namespace) -> N
         write_atomic(run / f"{test}.json", json.dumps(figures, indent=1) + "\n")
 
 
+def trained(name: str, method: str, seed: int, given: argparse.Namespace) -> int:
+    """Trains one run, goes on with it, or leaves it as it is if it is done; tells its steps.
+
+    Raises:
+        SystemExit: It was trained with other options.
+    """
+    run = folder_of(given.out, name, method, seed)
+    task, learn, loop, steps = settings_of(name, method, seed, given)
+    begun = (run / SETTINGS_FILE).exists()
+    if begun and read_settings(run / SETTINGS_FILE) != (task, learn, loop):
+        raise SystemExit(f"{run}: was trained with other options: take it away, or another --out")
+    if (run / CHECKPOINTS).exists() or not (run / BEST).exists():
+        stderr.print(f"{run}: {steps} steps", markup=False)
+        with training_bar() as bar:
+            if begun:
+                resume(run, bar)
+            else:
+                start(task, learn, loop, run, bar)
+        shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+    return steps
+
+
 def settings_of(
-    case: Case, method: str, seed: int, given: argparse.Namespace
+    name: str, method: str, seed: int, given: argparse.Namespace
 ) -> tuple[str, Settings, MapLoopSettings, int]:
     """The task, what is learned, for how long, and in how many steps."""
+    case = CASES[name]
     labelled = draw(case, seed, given)
     values: dict[str, Any] = {
         "encoder": given.encoder,
         "features": given.features,
-        "pretrained": given.pretrained,
         "crop": given.crop,
-        "learning_rate": given.learning_rate,
         "defects": DEFECTS[case.source],
     }
+    if method == FIRST:
+        wanted = given.first
+        values |= {"pretrained": given.pretrained, "learning_rate": given.first_rate}
+    else:
+        wanted = given.steps
+        init = folder_of(given.out, name, FIRST, seed)
+        values |= {"init": init, "learning_rate": given.rate}
     images = case.count
-    if method == SUPERVISED:
+    if method in (FIRST, SUPERVISED):
         task = "segment"
         values["data"] = labelled
     else:
@@ -223,15 +243,13 @@ def settings_of(
         values |= {"labelled": labelled, "unlabelled": pools, "method": method}
         # an epoch is a pass over the longer part
         images = max(images, len(find_unlabelled(pools)))
-    epochs, crops = length(images, given.batch, given.steps)
-    if method != SUPERVISED:
-        values["unlabelled_from"] = given.alone * epochs
+    epochs, crops = length(images, given.batch, wanted)
     learn = TASKS[task].settings.from_dict({**values, "crops": crops}, method)
     loop = MapLoopSettings(
         epochs=epochs,
         batch=given.batch,
         warmup_epochs=0.0,
-        warmup_steps=given.steps // 20,
+        warmup_steps=wanted // 20,
         # the last weights count, so the held-out images need to be asked but once
         evaluate_every=epochs,
         checkpoint_steps=100,

@@ -10,8 +10,10 @@ from semiscope.errors import DataError, ModelError, SettingsError
 from semiscope.infer.model import Model
 from semiscope.infer.segmenter import ClassMap, Segmenter, is_segmenter
 from semiscope.inspection.score_maps import MapScoreSettings, score_maps
+from semiscope.learn import checkpoint
 from semiscope.learn import run as runs
 from semiscope.learn.map_validation import _accept, _regions_right
+from semiscope.learn.tasks.common import best_weights
 from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings, SegmentTask
 
 
@@ -76,6 +78,28 @@ def test_the_file_s_figures_are_those_of_the_training(trained):
     (data / "classes.txt").write_text("matrix\nlayer\nvoid\n")
     with pytest.raises(ModelError, match="none for void"):
         score_maps(MapScoreSettings(model=str(folder / "maps.onnx"), data=(data,)))
+
+
+def test_a_training_begins_with_another_s_weights(trained, tmp_path, layered):
+    run = trained[0] / "run"
+    data = layered(tmp_path / "data")
+    begun = settings_for(data, init=run)
+    best = best_weights(run)
+    same = SegmentTask(begun, 1).network().state_dict()
+    assert same.keys() == best.keys() and all(torch.equal(same[k], best[k]) for k in best)
+
+    # other classes: the last layer is a fresh one, all before it are taken
+    (data / "classes.txt").write_text("matrix\nfilm\ncrack\n")
+    fresh = SegmentTask(begun, 1).network().state_dict()
+    differ = {k for k in best if not torch.equal(fresh[k], best[k])}
+    assert differ and all(k.startswith("classify.") for k in differ)
+
+    with pytest.raises(SettingsError, match="expected a run with evaluated weights"):
+        SegmentTask(settings_for(data, init=tmp_path), 0).network()
+    strange = {"model": {"elsewhere": torch.zeros(3)}}
+    checkpoint.save(tmp_path / "best", strange, {"spec": {}})
+    with pytest.raises(SettingsError, match="shares a part with this one, found none"):
+        SegmentTask(settings_for(data, init=tmp_path), 0).network()
 
 
 def test_regions_are_accepted_from_where_nine_of_ten_are_right():

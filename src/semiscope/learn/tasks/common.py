@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -118,17 +118,25 @@ def prepare_network(network: nn.Module, settings: OutlineSettings) -> None:
     assert isinstance(backbone, Staged)
     load_pretrained(backbone, settings.pretrained, settings.backbone)
     if settings.init is not None:
-        own = network.state_dict()
-        tensors = best_weights(settings.init)
-        fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
-        if not fitting:
-            raise SettingsError(
-                f"{settings.init}: expected a run whose network shares a part with this one, found "
-                "none. Choose one with the same backbone."
-            )
-        network.load_state_dict(fitting, strict=False)
+        take_fitting(network, best_weights(settings.init), settings.init)
     backbone.freeze(settings.frozen_stages)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def take_fitting(network: nn.Module, tensors: Mapping[str, Tensor], run: Path) -> None:
+    """Gives a network those of a run's weights that fit it by name and shape.
+
+    Raises:
+        SettingsError: None does.
+    """
+    own = network.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
+    if not fitting:
+        raise SettingsError(
+            f"{run}: expected a run whose network shares a part with this one, found none. Choose "
+            "one with the same backbone."
+        )
+    network.load_state_dict(fitting, strict=False)
 
 
 def load_pretrained(backbone: nn.Module, source: str, name: str) -> None:

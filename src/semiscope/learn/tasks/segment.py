@@ -5,6 +5,7 @@ The supervised baseline of Lee et al. 2025 (section 3.1, Table 1, and the first 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,11 +18,18 @@ from semiscope.data.class_maps import open_mapped
 from semiscope.data.dataset import hold_out
 from semiscope.errors import DataError, SettingsError
 from semiscope.infer.segmenter import TASK
+from semiscope.learn import checkpoint
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.losses.class_map import MapLossSettings, map_loss
 from semiscope.learn.map_examples import MapExamples
 from semiscope.learn.map_validation import MapValidation
-from semiscope.learn.tasks.common import InputSettings, load_pretrained, parameter_groups
+from semiscope.learn.tasks.common import (
+    InputSettings,
+    best_weights,
+    load_pretrained,
+    parameter_groups,
+    take_fitting,
+)
 from semiscope.nets.deeplab import DeepLabV3Plus
 from semiscope.types import Dataset
 
@@ -44,6 +52,11 @@ class MapSettings(InputSettings):
     encoder: Literal["resnet18", "resnet50", "resnet101", "efficientnet-lite0"] = Field(
         "efficientnet-lite0", description="What extracts its features"
     )
+    init: Path | None = Field(
+        None,
+        description="Run of segment or semi whose best weights are the start, as far as they fit; "
+        "the last layer if the classes are the same",
+    )
     features: int = Field(256, ge=8, description="Channels of the pyramid and the decoder")
     height: int = Field(512, ge=32, multiple_of=32, description="Rows of the network's input")
     width: int = Field(512, ge=32, multiple_of=32, description="Columns of the network's input")
@@ -61,7 +74,7 @@ class MapSettings(InputSettings):
     channels: Annotated[Literal[1, 3], BeforeValidator(int)] = Field(
         1, description="1 for grey images, 3 for colour"
     )
-    learning_rate: float = Field(5e-4, gt=0, description="At its peak")
+    learning_rate: float = Field(2e-3, gt=0, description="At its peak")
     backbone_rate: float = Field(0.5, gt=0, description="Learning rate of the encoder, a share")
     weight_decay: float = Field(0.01, ge=0, description="On weights, not on biases and norms")
     augment: MapViewSettings = MapViewSettings()
@@ -154,7 +167,7 @@ class SegmentTask:
 
     def network(self) -> nn.Module:
         """A fresh network, its encoder loaded and frozen as the settings say."""
-        return fresh_network(self.settings, len(self.data.classes))
+        return fresh_network(self.settings, self.data.classes)
 
     def spec(self) -> dict[str, Any]:
         """What ``compress.export`` needs to rebuild the network and to write the model file."""
@@ -182,14 +195,20 @@ class SegmentTask:
         return self.data.validation.evaluate(network)
 
 
-def fresh_network(settings: MapSettings, classes: int) -> DeepLabV3Plus:
+def fresh_network(settings: MapSettings, classes: Sequence[str]) -> DeepLabV3Plus:
     """A network as the settings say, its encoder loaded and frozen.
 
     Raises:
-        SettingsError: The weights cannot be had, or do not fit the encoder.
+        SettingsError: The weights cannot be had, or do not fit.
     """
-    network = DeepLabV3Plus(classes, settings.encoder, settings.channels, settings.features)
+    network = DeepLabV3Plus(len(classes), settings.encoder, settings.channels, settings.features)
     load_pretrained(network.backbone, settings.pretrained, settings.encoder)
+    if settings.init is not None:
+        tensors = best_weights(settings.init)
+        _, state = checkpoint.load(settings.init / "best")
+        if state["spec"].get("classes") != list(classes):
+            tensors = {k: v for k, v in tensors.items() if not k.startswith("classify.")}
+        take_fitting(network, tensors, settings.init)
     network.backbone.freeze(settings.frozen_stages)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

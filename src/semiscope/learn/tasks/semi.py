@@ -165,7 +165,7 @@ class SemiTask:
 
     def network(self) -> nn.Module:
         """A fresh network, its encoder loaded and frozen as the settings say."""
-        return fresh_network(self.settings, len(self.data.classes))
+        return fresh_network(self.settings, self.data.classes)
 
     def spec(self) -> dict[str, Any]:
         """What ``compress.export`` needs to rebuild the network and to write the model file."""
