@@ -173,6 +173,16 @@ def test_contamination_only_darkens_and_leaves_most_alone():
     assert 0.005 < np.mean(share) < 0.3
 
 
+def test_a_crop_is_as_contaminated_as_an_image():
+    share = {}
+    for side in (128, 512, 1024):
+        grey = np.full((side, side), 0.5, np.float32)
+        seen = [Contamination()(grey, rng(seed), 1.0)[0] for seed in range(1024 // side * 4)]
+        share[side] = np.mean([np.mean(s < 0.49) for s in seen])
+    assert share[1024] == pytest.approx(share[512], rel=0.5)
+    assert share[128] < 3 * share[512]  # there is one blot at least
+
+
 def test_defocus_blurs_an_edge_and_puts_fringes_beside_it():
     edge = np.full((40, 60), 0.3, np.float32)
     edge[:, 30:] = 0.6

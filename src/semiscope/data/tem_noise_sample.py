@@ -22,12 +22,13 @@ from semiscope.data.perturbation import (
 # optical depth that is given to white, and the grey value below which depth rises no further
 WHITE_DEPTH = 0.5
 LEAST_GREY = 0.02
+_BLOTS_AREA = 512 * 512  # px
 
 
 class Contamination(Perturbation):
     """Dark blots of irregular outline: redeposited metal, hydrocarbons."""
 
-    blots: int = Field(6, ge=1, description="Most blots an image.")
+    blots: int = Field(6, ge=1, description="Most blots in 512 x 512 px; one at least.")
     diameter_px: tuple[float, float] = Field((8.0, 80.0), description="Of a blot.")
     depth: float = Field(1.4, gt=0, description="Optical depth of the darkest blot.")
 
@@ -35,7 +36,9 @@ class Contamination(Perturbation):
         """See Perturbation."""
         height, width = pixels.shape
         depth = np.zeros((height, width), np.float32)
-        for _ in range(int(rng.integers(1, self.blots + 1))):
+        # by the area, so that a crop is as clean as the image it is from
+        share = height * width / _BLOTS_AREA
+        for _ in range(max(1, round(int(rng.integers(1, self.blots + 1)) * share))):
             radius = _evenly_in_log(rng, self.diameter_px) / 2
             x, y = rng.uniform(0, width), rng.uniform(0, height)
             darkness = rng.uniform(0.4, 1) * self.depth
