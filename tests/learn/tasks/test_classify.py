@@ -110,6 +110,8 @@ def test_another_size_and_other_classes_start_from_a_run(tmp_path, halves):
         settings_for(data, net="vit-tiny", patch=24)
     with pytest.raises(ValueError, match="frozen_norms: expected weights"):
         settings_for(data, frozen_norms=True)
+    with pytest.raises(ValueError, match="a net with batch norms, found vit-tiny"):
+        settings_for(data, net="vit-tiny", patch=8, init=tmp_path, frozen_norms=True)
 
 
 def test_a_pretrained_encoder_is_the_start(tmp_path, halves):

@@ -96,6 +96,8 @@ class ClassifySettings(InputSettings):
                 f"height and width: expected multiples of patch {self.patch}, found "
                 f"{self.height} and {self.width}"
             )
+        if self.frozen_norms and self.net in VITS:
+            raise ValueError(f"frozen_norms: expected a net with batch norms, found {self.net}")
         if self.frozen_norms and not self.pretrained and self.init is None:
             raise ValueError(
                 "frozen_norms: expected weights to start from (pretrained or init), found none"

@@ -119,6 +119,8 @@ class PretrainSettings(Settings):
                     )
         if self.height * self.width < 2 * self.patch**2:
             raise ValueError(f"patch: expected at least two patches, found one of {self.patch}")
+        if self.frozen_norms and self.net in VITS:
+            raise ValueError(f"frozen_norms: expected a net with batch norms, found {self.net}")
         if self.frozen_norms and not self.pretrained:
             raise ValueError(
                 "frozen_norms: expected weights to start from (pretrained), found none"
@@ -194,7 +196,8 @@ class PretrainTask:
         else:
             network = SimMim(settings.net, **self._built, features=features)
         load_pretrained(network.encoder, settings.pretrained, settings.net)
-        if settings.frozen_norms and isinstance(network.encoder, Staged):
+        if settings.frozen_norms:
+            assert isinstance(network.encoder, Staged)
             network.encoder.freeze_norms()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
