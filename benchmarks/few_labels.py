@@ -8,11 +8,10 @@ A case is some labelled images of one data set, unlabelled ones of it or of anot
 images of the latter. ``train`` trains and tests the methods on the cases named, or on all, from the
 same labelled images, which the seed draws. All go on from one supervised training, for the same
 number of steps of labelled crops, supervised learning too. The last weights are tested; nothing is
-chosen by the test images. A training that was killed goes
-on when the command is given again, and what is finished is not done again. ``table`` prints what is
-finished: mean and standard deviation over the seeds, beside the paper's figures on its own devices.
-``cost`` prints memory and speed of a training step of every method, and of adapting a promptable
-network.
+chosen by the test images. A training that was killed goes on when the command is given again, and
+what is finished is not done again. ``table`` prints what is finished: mean and standard deviation
+over the seeds, beside the paper's figures on its own devices. ``cost`` prints memory and speed of a
+training step of every method, and of adapting a promptable network.
 
 Table 2's cases are ebc-4, ebc-8 and ebc-13 of real cross-sections, the rest of the 13 training
 images unlabelled (of all 13, themselves), and A-20 and A-60 of simulated ones with 70 unlabelled.

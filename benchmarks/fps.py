@@ -27,6 +27,8 @@ from semiscope.infer.decode import Placement
 from semiscope.infer.model import Model, Prepared, locate
 
 CLASSES = 2
+# the others need more than classes to be built
+FRESH = [net for net in DEPLOYMENTS if net.startswith("yolo")]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -88,8 +90,8 @@ def _network(name: str, side: int) -> tuple[nn.Module, tuple[int, int, int], str
         shape = (spec["input"]["channels"], spec["input"]["height"], spec["input"]["width"])
         return fuse(network, implicit=True), shape, spec["net"]
     net, _, neck = name.partition(":")
-    if net not in DEPLOYMENTS:
-        raise SystemExit(f"{name}: expected a run, a model file or one of {', '.join(DEPLOYMENTS)}")
+    if net not in FRESH:
+        raise SystemExit(f"{name}: expected a run, a model file or one of {', '.join(FRESH)}")
     deployment = DEPLOYMENTS[net]
     built = deployment.build(CLASSES, neck) if neck else deployment.build(CLASSES)
     return fuse(deployment.inference(built), implicit=True), (3, side, side), net
