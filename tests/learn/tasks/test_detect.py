@@ -124,9 +124,12 @@ def test_the_file_finds_what_torch_finds(exported):
         )
         expected = place(raw, prepared.placement, *image.shape)
         assert len(found) == len(expected) > 0
-        np.testing.assert_array_equal(found.class_id, expected.class_id)
         np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
-        np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=0.05)
+        # of equally likely ones either may come first: each has its like, whatever its place
+        apart = np.abs(found.xyxy[:, None] - expected.xyxy).max(2)
+        same = found.class_id[:, None] == expected.class_id
+        same &= (apart < 0.05) & (np.abs(found.score[:, None] - expected.score) < 1e-4)
+        assert same.any(0).all() and same.any(1).all()
 
 
 def test_weights_in_8_bits_quarter_the_file_and_barely_move_scores(exported):
