@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from semiscope.measure.thickness import local_thickness, measure_thickness
+from semiscope.measure.thickness import local_thickness, measure_thickness, without_defects
 
 
 def layer(thickness, degrees=0.0, size=(120, 160), offset=0.0):
@@ -81,6 +81,25 @@ def test_what_the_image_cuts_lengthwise_has_no_thickness():
     assert measure_thickness(inside).median == pytest.approx(6, abs=0.01)
     assert measure_thickness(np.ones((9, 9), bool)) is None
     assert measure_thickness(np.zeros((9, 9), bool)) is None
+
+
+def test_defects_are_no_borders():
+    indices = np.zeros((60, 90), np.uint8)
+    indices[20:44] = 1
+    indices[44:50] = 2
+    expected = indices.copy()
+    indices[20:44, 30:33] = indices[24:28, 60:70] = 3  # a crack right through, a void
+    indices[46:50, 80:84] = 4
+    found = without_defects(indices, (3, 4))
+    # at its ends a crack is as near to what lies above the layer
+    assert np.count_nonzero(found[:44] != expected[:44]) <= 6
+    assert (found[46:48, 80:84] == 2).all() and found.max() == 2
+    assert measure_thickness(indices == 1).least < 10
+    whole = measure_thickness(found == 1)
+    assert whole.median == pytest.approx(24, abs=0.1) and whole.least > 21
+    assert without_defects(indices, ()) is indices
+    nothing_else = np.full((5, 5), 3, np.uint8)
+    assert without_defects(nothing_else, (3,)) is nothing_else
 
 
 def test_in_nanometres():

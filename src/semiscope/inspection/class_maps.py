@@ -19,7 +19,7 @@ from semiscope.infer.segmenter import Segmenter, regions
 from semiscope.inspection.journal import ClassRow, ImageRow, Journal
 from semiscope.io.files import open_atomic
 from semiscope.io.masks import IGNORE, write_class_map
-from semiscope.measure.thickness import Thickness, measure_thickness
+from semiscope.measure.thickness import Thickness, measure_thickness, without_defects
 from semiscope.report.overlay import overlay
 from semiscope.types import Annotations, Image
 
@@ -62,16 +62,21 @@ class MapMaker:
         write_class_map(self._out / name, np.pad(found.indices, bar, constant_values=IGNORE))
         row["class_map"] = name
         row["score"] = round(float(found.score.mean()), 5)
+        defects = [meta.classes.index(name) for name in meta.defects]
+        whole = without_defects(found.indices, defects)
         row["classes"] = {
-            label: _measured(found.indices == index) for index, label in enumerate(meta.classes)
+            label: _measured(
+                found.indices == index, (found.indices if index in defects else whole) == index
+            )
+            for index, label in enumerate(meta.classes)
         }
         row["overlay"] = overlay(image.specimen, found.indices)
-        return regions(found, [meta.classes.index(name) for name in meta.defects])
+        return regions(found, defects)
 
 
-def _measured(inside: NDArray[np.bool_]) -> ClassRow:
+def _measured(inside: NDArray[np.bool_], whole: NDArray[np.bool_]) -> ClassRow:
     area = int(np.count_nonzero(inside))
-    thickness = measure_thickness(inside)
+    thickness = measure_thickness(whole)
     return {
         "area": area,
         "share": round(area / inside.size, 6),

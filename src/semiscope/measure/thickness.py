@@ -13,6 +13,7 @@ map: the nearest pixel outside is as far beyond the border as its value is below
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -72,6 +73,29 @@ def measure_thickness(inside: NDArray[np.bool_]) -> Thickness | None:
         return None
     least, median, most = (float(v) for v in np.percentile(found, (5, 50, 95)))
     return Thickness(float(found.mean()), float(found.std()), least, median, most, len(found))
+
+
+def without_defects(indices: NDArray[np.uint8], defects: Sequence[int]) -> NDArray[np.uint8]:
+    """A class map in which each pixel of a defect is of the material that is nearest.
+
+    A crack through a layer parts it into pieces, whose thickness would be their width. So do voids.
+
+    Args:
+        indices: (H, W) class indices.
+        defects: Indices of the classes that are defects.
+
+    Returns:
+        (H, W); the map itself where there is no defect, or nothing else.
+    """
+    faulty = np.isin(indices, defects)
+    if not faulty.any() or faulty.all():
+        return indices
+    _, owner = cv2.distanceTransformWithLabels(
+        faulty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    material = np.zeros(owner.max() + 1, np.uint8)
+    material[owner[~faulty]] = indices[~faulty]
+    return np.asarray(material[owner], np.uint8)
 
 
 def local_thickness(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
