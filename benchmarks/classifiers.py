@@ -27,15 +27,16 @@ from typing import Any
 import torch
 
 from fps import in_onnx
-from semiscope.cli.show import image_bar, stderr, training_bar
+from semiscope.cli.show import image_bar
 from semiscope.compress.export import DEPLOYMENTS, export, trained_network
 from semiscope.compress.fuse import fuse
 from semiscope.data.dataset import open_dataset
 from semiscope.evaluate.speed import steady_rates
 from semiscope.inspection.score_labels import LabelScoreSettings, score_labels
 from semiscope.io.files import write_atomic
-from semiscope.learn.run import SETTINGS_FILE, read_settings, resume, start
+from semiscope.learn.run import SETTINGS_FILE, read_settings
 from semiscope.learn.tasks.classify import ClassifyLoopSettings, ClassifySettings
+from training_rows import train_run
 
 OURS = "the net, patch and input of the pre-training run"
 IMAGENET = {"net": "efficientnet-lite0", "pretrained": "package"}
@@ -132,17 +133,9 @@ def trained(run: Path, learn: ClassifySettings, loop: ClassifyLoopSettings) -> P
     Raises:
         SystemExit: It was begun with other options.
     """
-    begun = (run / SETTINGS_FILE).exists()
-    if begun and read_settings(run / SETTINGS_FILE) != ("classify", learn, loop):
-        raise SystemExit(f"{run}: was trained with other options: take it away, or another --out")
     model = run / MODEL
+    train_run("classify", learn, loop, run, done=model.exists())
     if not model.exists():
-        stderr.print(f"{run}:", markup=False)
-        with training_bar() as bar:
-            if begun:
-                resume(run, bar)
-            else:
-                start("classify", learn, loop, run, bar)
         export(run, model, limits="a row of a benchmark")
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return model

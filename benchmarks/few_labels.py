@@ -34,13 +34,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from devices import device, written
-from semiscope.cli.show import image_bar, stderr, training_bar
+from semiscope.cli.show import image_bar
 from semiscope.compress.export import export
 from semiscope.config import Settings
 from semiscope.inspection.score_maps import MapScoreSettings, score_maps
 from semiscope.io import masks
 from semiscope.io.files import write_atomic
-from semiscope.learn.run import SETTINGS_FILE, TASKS, read_settings, resume, start
+from semiscope.learn.run import TASKS
 from semiscope.learn.semi_examples import find_unlabelled
 from semiscope.learn.tasks.prompt import PromptTaskSettings
 from semiscope.learn.tasks.segment import MapLoopSettings
@@ -48,6 +48,7 @@ from semiscope.learn.tasks.semi import METHODS as SEMI
 from semiscope.simulate.tem_stack import DEFECTS as SIMULATED
 from semiscope.types import Dataset
 from speed_and_memory import costs
+from training_rows import train_run
 
 SUPERVISED, OURS = "supervised", "tem"
 FIRST = "first"  # the supervised training that all go on from
@@ -202,17 +203,9 @@ def trained(name: str, method: str, seed: int, given: argparse.Namespace) -> int
     """
     run = folder_of(given.out, name, method, seed)
     task, learn, loop, steps = settings_of(name, method, seed, given)
-    begun = (run / SETTINGS_FILE).exists()
-    if begun and read_settings(run / SETTINGS_FILE) != (task, learn, loop):
-        raise SystemExit(f"{run}: was trained with other options: take it away, or another --out")
-    if (run / CHECKPOINTS).exists() or not (run / BEST).exists():
-        stderr.print(f"{run}: {steps} steps", markup=False)
-        with training_bar() as bar:
-            if begun:
-                resume(run, bar)
-            else:
-                start(task, learn, loop, run, bar)
-        shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+    done = (run / BEST).exists() and not (run / CHECKPOINTS).exists()
+    train_run(task, learn, loop, run, done=done)
+    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
     return steps
 
 

@@ -39,21 +39,20 @@ import cv2
 
 from classifiers import seen_by
 from devices import written
-from semiscope.cli.show import image_bar, stderr, training_bar
+from semiscope.cli.show import image_bar
 from semiscope.compress.export import trained_network
-from semiscope.config import Settings
 from semiscope.data.dataset import open_dataset
 from semiscope.data.pairs import COLUMNS, partners, read_pairs
 from semiscope.infer.model import InputSpec
 from semiscope.io.files import write_atomic
 from semiscope.io.image import read_image
 from semiscope.learn.class_validation import ClassValidation
-from semiscope.learn.loop import LoopSettings
 from semiscope.learn.pretrain_examples import find_images
-from semiscope.learn.run import SETTINGS_FILE, TASKS, read_settings, resume, start
+from semiscope.learn.run import TASKS, read_settings
 from semiscope.learn.tasks.classify import ClassifyLoopSettings
 from semiscope.learn.tasks.pretrain import PretrainLoopSettings, PretrainSettings
 from semiscope.simulate.sem_pairs import SemPairsSettings, write_pairs
+from training_rows import train_run
 
 MIDDLE = 0.6  # of the side: what a made high magnification shows
 FEW = 10  # labels a class
@@ -243,23 +242,6 @@ def steps_of(steps: int, images: int, batch: int, seed: int) -> dict[str, Any]:
         "workers": 0,
         "seed": seed,
     }
-
-
-def train_run(task: str, learn: Settings, loop: LoopSettings, run: Path) -> None:
-    """One training, continued when it was begun.
-
-    Raises:
-        SystemExit: It was begun with other options.
-    """
-    stderr.print(f"{run}:", markup=False)
-    begun = (run / SETTINGS_FILE).exists()
-    if begun and read_settings(run / SETTINGS_FILE) != (task, learn, loop):
-        raise SystemExit(f"{run}: was trained with other options: take it away, or another --out")
-    with training_bar() as bar:
-        if begun:
-            resume(run, bar)
-        else:
-            start(task, learn, loop, run, bar)
 
 
 def tested(run: Path, classes: Path, pairs: Path | None) -> dict[str, float]:

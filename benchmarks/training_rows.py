@@ -2,7 +2,7 @@
 
 The time is the processor's, so that other programs on the machine do not change the comparison; on
 a GPU it is the clock's. A row that was killed continues where it was, and a finished one is not
-trained again.
+trained again. ``train_run`` does so for the benchmarks whose rows have a number of steps.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 
 from semiscope.cli.show import image_bar, stderr, training_bar
 from semiscope.compress.export import export
+from semiscope.config import Settings
 from semiscope.evaluate.detection import DetectionReport, evaluate_detections
 from semiscope.infer.model import Model
 from semiscope.infer.tiled import detect
@@ -283,6 +284,34 @@ def trained(row: Row, given: argparse.Namespace) -> Trained:
     total = loop.epochs * steps
     minutes = sum(n["seconds"] for n in noted) / count * total / 60 if count else None
     return Trained(run, file, total, minutes)
+
+
+def train_run(
+    task: str, learn: Settings, loop: LoopSettings, run: Path, *, done: bool = False
+) -> None:
+    """One training, continued when it was begun.
+
+    Args:
+        task: Name in ``TASKS``.
+        learn: What is learned.
+        loop: For how long.
+        run: Its folder.
+        done: It is finished: only whether it is the one that is meant is looked at.
+
+    Raises:
+        SystemExit: It was begun with other options.
+    """
+    begun = (run / SETTINGS_FILE).exists()
+    if begun and read_settings(run / SETTINGS_FILE) != (task, learn, loop):
+        raise SystemExit(f"{run}: was trained with other options: take it away, or another --out")
+    if done:
+        return
+    stderr.print(f"{run}:", markup=False)
+    with training_bar() as bar:
+        if begun:
+            resume(run, bar)
+        else:
+            start(task, learn, loop, run, bar)
 
 
 def tested(files: Sequence[Path], data: Path, threads: int) -> list[Tested]:
