@@ -132,13 +132,7 @@ def trained_network(run: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         SettingsError: The folder holds no finished evaluation.
     """
-    best = run / "best"
-    if not (best / "state.json").is_file():
-        raise SettingsError(
-            f"{run}: expected a run with evaluated weights (best/state.json), found none. Train it "
-            "first, or continue it with --resume."
-        )
-    tensors, state = checkpoint.load(best)
+    weights, state = checkpoint.best(run)
     spec = state["spec"]
     if spec["task"] == "pretrain":
         raise SettingsError(
@@ -147,7 +141,7 @@ def trained_network(run: Path) -> tuple[nn.Module, dict[str, Any]]:
         )
     deployment = DEPLOYMENTS[spec["net"]]
     network = deployment.build(**spec["built"])
-    network.load_state_dict(tensors["model"])
+    network.load_state_dict(weights)
     return deployment.inference(network).eval(), state
 
 

@@ -27,7 +27,6 @@ from semiscope.infer.promptable import PromptableMeta
 from semiscope.io.files import write_atomic
 from semiscope.learn import checkpoint
 from semiscope.learn.promptable import MEAN, STD, load_adapter, load_base
-from semiscope.learn.tasks.common import best_weights
 from semiscope.nets.lora import merge_lora
 from semiscope.nets.promptable import PromptableNetwork
 
@@ -204,8 +203,7 @@ def export_run(
         ModelError: ONNX Runtime's answer differs from torch's.
         SettingsError: The run has no evaluated weights, or its base cannot be read.
     """
-    best_weights(run)
-    _, state = checkpoint.load(run / "best")
+    _, state = checkpoint.best(run)
     spec = state["spec"]
     network = load_base(spec["base"])
     network.resize(spec["side"])

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from semiscope.errors import SemiscopeError
+from semiscope.errors import SemiscopeError, SettingsError
 
 
 def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]) -> None:
@@ -64,6 +64,23 @@ def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     except (OSError, ValueError, SafetensorError) as error:
         raise SemiscopeError(f"{folder}: expected a checkpoint, found: {error}") from None
     return tensors, state
+
+
+def best(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The best weights of a run, and what is noted beside them: ``spec`` and ``metrics``.
+
+    Raises:
+        SettingsError: It has no evaluated weights.
+        SemiscopeError: They are damaged.
+    """
+    folder = run / "best"
+    if not (folder / "state.json").is_file():
+        raise SettingsError(
+            f"{run}: expected a run with evaluated weights (best/state.json), found none. Train it "
+            "first, or continue it with --resume."
+        )
+    tensors, state = load(folder)
+    return tensors["model"], state
 
 
 def newest(folder: Path) -> Path | None:

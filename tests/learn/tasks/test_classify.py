@@ -14,6 +14,7 @@ from semiscope.data.dataset import open_dataset
 from semiscope.errors import DataError, SettingsError
 from semiscope.infer.model import METADATA_KEY, ClassifierMeta, prepare
 from semiscope.io.image import read_image
+from semiscope.learn import checkpoint
 from semiscope.learn import run as runs
 from semiscope.learn.class_data import draw_labels
 from semiscope.learn.class_examples import ClassViewSettings
@@ -23,7 +24,6 @@ from semiscope.learn.tasks.classify import (
     ClassifyTask,
     layer_groups,
 )
-from semiscope.learn.tasks.common import best_weights
 from semiscope.learn.tasks.pretrain import PretrainLoopSettings, PretrainSettings
 
 # a mirrored left is a right
@@ -121,7 +121,7 @@ def test_a_pretrained_encoder_is_the_start(tmp_path, halves):
     )
     loop = PretrainLoopSettings(epochs=1, batch=4, warmup_epochs=0, workers=0)
     runs.start("pretrain", pretrain, loop, tmp_path / "run")
-    tensors = best_weights(tmp_path / "run")
+    tensors, _ = checkpoint.best(tmp_path / "run")
     learn = settings_for(data, net="vit-tiny", patch=8, init=tmp_path / "run")
     network = ClassifyTask(learn, 0).network()
     for name, value in network.encoder.state_dict().items():

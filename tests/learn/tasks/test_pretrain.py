@@ -15,10 +15,10 @@ from semiscope.cli import main
 from semiscope.compress.export import export
 from semiscope.data.pairs import Pair
 from semiscope.errors import DataError, SettingsError
+from semiscope.learn import checkpoint
 from semiscope.learn import run as runs
 from semiscope.learn.pretrain_examples import PretrainExamples, PretrainViewSettings, find_images
 from semiscope.learn.tasks.classify import ClassifySettings, ClassifyTask
-from semiscope.learn.tasks.common import best_weights
 from semiscope.learn.tasks.pretrain import (
     PretrainLoopSettings,
     PretrainSettings,
@@ -148,7 +148,7 @@ def test_a_backbone_learns_the_same_way_and_goes_on_from_its_weights(defects, tm
     learn = settings_for(defects, pairs=defects / "pairs.csv", learning_rate=1e-3, **small)
     figures = runs.start("pretrain", learn, LOOP, tmp_path / "run")
     assert figures.keys() == {"reconstruction", "fitness", "self", "cross", "spread"}
-    tensors = best_weights(tmp_path / "run")
+    tensors, _ = checkpoint.best(tmp_path / "run")
     start = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
     save_file(start, tmp_path / "start.safetensors")
     weights = {k: v for k, v in start.items() if k.endswith(("weight", "bias"))}
@@ -216,7 +216,7 @@ def test_a_run_leaves_an_encoder_that_another_size_takes(defects, tmp_path):
     assert state["epoch"] == 1 and state["spec"]["data"] == "23 images of data, 10 pairs"
     tensors = {
         k.removeprefix("encoder."): v
-        for k, v in best_weights(tmp_path / "run").items()
+        for k, v in checkpoint.best(tmp_path / "run")[0].items()
         if k.startswith("encoder.")
     }
     built = state["spec"]["built"]

@@ -13,7 +13,6 @@ from semiscope.inspection.score_maps import MapScoreSettings, score_maps
 from semiscope.learn import checkpoint
 from semiscope.learn import run as runs
 from semiscope.learn.map_validation import _accept, _regions_right
-from semiscope.learn.tasks.common import best_weights
 from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings, SegmentTask
 
 
@@ -84,7 +83,7 @@ def test_a_training_begins_with_another_s_weights(trained, tmp_path, layered):
     run = trained[0] / "run"
     data = layered(tmp_path / "data")
     begun = settings_for(data, init=run)
-    best = best_weights(run)
+    best, _ = checkpoint.best(run)
     same = SegmentTask(begun, 1).network().state_dict()
     assert same.keys() == best.keys() and all(torch.equal(same[k], best[k]) for k in best)
 

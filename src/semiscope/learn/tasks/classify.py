@@ -18,7 +18,7 @@ from semiscope.learn.class_data import learned_classes, open_paired, split_label
 from semiscope.learn.class_examples import ClassExamples, ClassViewSettings
 from semiscope.learn.class_validation import ClassValidation
 from semiscope.learn.loop import LoopSettings
-from semiscope.learn.tasks.common import InputSettings, best_weights, load_pretrained
+from semiscope.learn.tasks.common import InputSettings, load_pretrained
 from semiscope.nets.classifier import Classifier, ClassifierNet
 from semiscope.nets.vit import VITS, Vit, load_vit
 
@@ -266,8 +266,7 @@ def _take(network: Classifier, run: Path, classes: Sequence[str]) -> None:
     Raises:
         SettingsError: The run has none, or those of another network.
     """
-    tensors = best_weights(run)
-    _, state = checkpoint.load(run / "best")
+    tensors, state = checkpoint.best(run)
     spec = state["spec"]
     start = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
     try:

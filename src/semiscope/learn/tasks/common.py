@@ -118,7 +118,8 @@ def prepare_network(network: nn.Module, settings: OutlineSettings) -> None:
     assert isinstance(backbone, Staged)
     load_pretrained(backbone, settings.pretrained, settings.backbone)
     if settings.init is not None:
-        take_fitting(network, best_weights(settings.init), settings.init)
+        weights, _ = checkpoint.best(settings.init)
+        take_fitting(network, weights, settings.init)
     backbone.freeze(settings.frozen_stages)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -151,20 +152,6 @@ def load_pretrained(backbone: nn.Module, source: str, name: str) -> None:
         load_backbone(backbone, read_weights(source, name))
     except ValueError as error:
         raise SettingsError(f"{source}: expected {name} weights, found {error}") from None
-
-
-def best_weights(run: Path) -> dict[str, Tensor]:
-    """The best weights of a run.
-
-    Raises:
-        SettingsError: It has none.
-    """
-    if not (run / "best" / "state.json").is_file():
-        raise SettingsError(
-            f"{run}: expected a run with evaluated weights (best/state.json), found none"
-        )
-    tensors, _ = checkpoint.load(run / "best")
-    return tensors["model"]
 
 
 class TaskData(Generic[E]):

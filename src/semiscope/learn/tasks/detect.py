@@ -19,7 +19,6 @@ from semiscope.learn.losses.yolo import YoloLossSettings, yolo_loss
 from semiscope.learn.tasks.common import (
     LearnSettings,
     TaskData,
-    best_weights,
     load_pretrained,
     parameter_groups,
 )
@@ -179,8 +178,7 @@ def trained_detector(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         SettingsError: It has no evaluated weights, or its network is another.
     """
-    weights = best_weights(run)
-    _, state = checkpoint.load(run / "best")
+    weights, state = checkpoint.best(run)
     spec: dict[str, Any] = state["spec"]
     if spec["net"] != "yolov7-tiny":
         raise SettingsError(

@@ -25,7 +25,6 @@ from semiscope.learn.map_examples import MapExamples
 from semiscope.learn.map_validation import MapValidation
 from semiscope.learn.tasks.common import (
     InputSettings,
-    best_weights,
     load_pretrained,
     parameter_groups,
     take_fitting,
@@ -204,8 +203,7 @@ def fresh_network(settings: MapSettings, classes: Sequence[str]) -> DeepLabV3Plu
     network = DeepLabV3Plus(len(classes), settings.encoder, settings.channels, settings.features)
     load_pretrained(network.backbone, settings.pretrained, settings.encoder)
     if settings.init is not None:
-        tensors = best_weights(settings.init)
-        _, state = checkpoint.load(settings.init / "best")
+        tensors, state = checkpoint.best(settings.init)
         if state["spec"].get("classes") != list(classes):
             tensors = {k: v for k, v in tensors.items() if not k.startswith("classify.")}
         take_fitting(network, tensors, settings.init)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from semiscope.errors import SettingsError
 from semiscope.infer.decoders import PrototypeDecoder, YoloDecoder
+from semiscope.learn import checkpoint
 from semiscope.learn.examples import DetectExamples, InstanceExamples
 from semiscope.learn.losses.anchors import fit_anchors
 from semiscope.learn.losses.prototypes import prototype_loss
 from semiscope.learn.losses.yolo import yolo_loss
-from semiscope.learn.tasks.common import TaskData, best_weights
+from semiscope.learn.tasks.common import TaskData
 from semiscope.learn.tasks.detect import DetectSettings, DetectTask, yolo_optimiser
 from semiscope.nets.yolov5 import YOLOV5
 from semiscope.nets.yolov7_tiny import COCO_ANCHORS, STRIDES
@@ -62,8 +63,9 @@ class YoloV5Task:
         """A fresh network, or one with the weights of the run that the settings name."""
         network = YOLOV5[self.settings.net](**self._built)
         if self.settings.init is not None:
+            weights, _ = checkpoint.best(self.settings.init)
             try:
-                network.load_state_dict(best_weights(self.settings.init))
+                network.load_state_dict(weights)
             except RuntimeError:
                 raise SettingsError(
                     f"{self.settings.init}: expected weights of a {self.settings.net} with the "
