@@ -21,6 +21,10 @@ class ImageError(SemiscopeError):
         self.path = Path(path)
         self.problem = problem
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str]]:
+        """From one process to another it goes with its two parts."""
+        return type(self), (self.path, self.problem)
+
 
 class DataError(SemiscopeError):
     """A data set, or one of its label files, is not what its format says."""

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from semiscope.learn.loader import Batches, make_loader
+from semiscope.errors import DataError, ImageError
+from semiscope.learn.loader import Batches, Loader
 
 
 class Numbers:
@@ -62,7 +63,24 @@ def test_views_depend_on_seed_epoch_and_position_alone():
     def views(seed, start=0):
         batches = Batches(Numbers(8), 2, seed, balanced=False)
         batches.start = start
-        return list(make_loader(Numbers(8), batches, seed, 0))
+        return list(Loader(Numbers(8), batches, seed, 0))
 
     assert views(1)[2:] == views(1, start=2)
     assert views(1) != views(2)
+
+
+class Refused(Numbers):
+    def example(self, index, rng):
+        raise ImageError("a.png", "is no image") if index else DataError("expected b")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "count, error, text", [(2, ImageError, "a.png: is no"), (1, DataError, "expected b")]
+)
+def test_what_is_raised_on_purpose_arrives_as_it_was(workers, count, error, text):
+    examples = Refused(count)
+    loader = Loader(examples, Batches(examples, 1, 3, balanced=False), 3, workers)
+    with pytest.raises(error, match=f"^{text}") as found:
+        list(loader)
+    assert "Traceback" not in str(found.value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,18 +19,36 @@ from semiscope.data.augment import (
     view,
 )
 from semiscope.data.dataset import balanced_weights
-from semiscope.errors import DataError
+from semiscope.errors import DataError, ImageError
 from semiscope.geometry import rasterise
 from semiscope.infer.decode import scale_range, to_tensor, with_channels
 from semiscope.infer.model import InputSpec
-from semiscope.io.image import read_image
+from semiscope.io.image import read_image, read_size
+from semiscope.learn.kept import Kept
 from semiscope.types import Annotations, Dataset, Pixels, Sample
 
-_CACHE_BYTES = 2 << 30
+
+class _Base(NamedTuple):
+    """An image at the input's scale.
+
+    Attributes:
+        example: The image and its truth.
+        low_high: The grey values that become 0 and 1.
+    """
+
+    example: Example
+    low_high: tuple[float, float]
+
+    @property
+    def nbytes(self) -> int:
+        return self.example.pixels.nbytes
 
 
 class DetectExamples:
-    """Training views of a detection data set (see ``learn.loader.Examples``)."""
+    """Training views of a detection data set (see ``learn.loader.Examples``).
+
+    A broken image gives way to the next.
+    """
 
     def __init__(
         self, dataset: Dataset, spec: InputSpec, augment: AugmentSettings, side: int = 0
@@ -35,8 +56,7 @@ class DetectExamples:
         self._samples = [s for s in dataset if s.annotations is not None]
         self._classes = dataset.classes
         self._spec, self._augment, self._side = spec, augment, side
-        self._cache: dict[int, tuple[Example, tuple[float, float]]] = {}
-        self._cached_bytes = 0
+        self._bases = Kept(self._read, self._samples)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -50,14 +70,16 @@ class DetectExamples:
         found = [np.zeros((0, 2))]
         for index, sample in enumerate(self._samples):
             if sample.annotations is not None and len(sample.annotations):
-                xyxy = sample.annotations.xyxy.astype(np.float64)
-                found.append((xyxy[:, 2:] - xyxy[:, :2]) * self._factor(self._size(index)))
+                size = self._size(index)
+                if size is not None:
+                    xyxy = sample.annotations.xyxy.astype(np.float64)
+                    found.append((xyxy[:, 2:] - xyxy[:, :2]) * self._factor(size))
         return np.concatenate(found)
 
     def field(self) -> tuple[int, int]:
         """The median (height, width) of the training images."""
-        sizes = np.array([self._size(i) for i in range(len(self))])
-        height, width = np.median(sizes, 0)
+        sizes = [self._size(i) for i in range(len(self))]
+        height, width = np.median([s for s in sizes if s is not None], 0)
         return int(height), int(width)
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -67,11 +89,11 @@ class DetectExamples:
 
     def _view(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Annotations]:
         spec = self._spec
-        base, low_high = self._base(index)
+        base, low_high = self._bases.nearest(index)
         fill = low_high[0] + float(np.mean(spec.mean)) * (low_high[1] - low_high[0])
 
         def other(draw: np.random.Generator) -> Example:
-            return self._as(self._base(int(draw.integers(len(self))))[0], base)
+            return self._as(self._bases.nearest(int(draw.integers(len(self)))).example, base)
 
         height, width = (self._side, self._side) if self._side else (spec.height, spec.width)
         focus = draw_focus(base, self._side, rng) if self._side else None
@@ -92,34 +114,25 @@ class DetectExamples:
         ]
         return torch.stack([v for v, _ in views]), torch.cat(rows)
 
-    def _size(self, index: int) -> tuple[int, int]:
+    def _size(self, index: int) -> tuple[int, int] | None:
+        """Rows and columns of an image; None where its file is broken."""
         sample = self._samples[index]
         if sample.size is None:
-            image = read_image(sample.path)
-            sample = Sample(
-                sample.path, (image.height, image.width), sample.annotations, split=sample.split
-            )
+            try:
+                sample = replace(sample, size=read_size(sample.path))
+            except ImageError:
+                return None
             self._samples[index] = sample
-        assert sample.size is not None
         return sample.size
 
     def _factor(self, size: tuple[int, int]) -> float:
         return min(self._spec.height / size[0], self._spec.width / size[1])
 
-    def _base(self, index: int) -> tuple[Example, tuple[float, float]]:
-        """The image at the input's scale with its grey range, kept while there is room."""
-        if index in self._cache:
-            return self._cache[index]
-        sample = self._samples[index]
+    def _read(self, sample: Sample) -> _Base:
         pixels = with_channels(read_image(sample.path).pixels, self._spec.channels)
-        low_high = self._range(pixels)
         annotations = sample.annotations or Annotations.empty()
-        entry = scaled(Example(pixels, annotations), self._factor(pixels.shape[:2])), low_high
-        size = entry[0].pixels.nbytes
-        if self._cached_bytes + size <= _CACHE_BYTES:
-            self._cache[index] = entry
-            self._cached_bytes += size
-        return entry
+        example = scaled(Example(pixels, annotations), self._factor(pixels.shape[:2]))
+        return _Base(example, self._range(pixels))
 
     def _range(self, pixels: Pixels) -> tuple[float, float]:
         """The grey values of an image that become 0 and 1."""

@@ -1,4 +1,4 @@
-"""Images that a training sees again and again."""
+"""Images that a training sees again and again, those that cannot be read left out with a word."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from semiscope.errors import ImageError
+from semiscope.errors import DataError, ImageError
 from semiscope.types import Sample
 
 _log = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ class _Sized(Protocol):
 
 
 T = TypeVar("T", bound=_Sized)
+R = TypeVar("R")
 
 
 class Kept(Generic[T]):
@@ -49,6 +50,44 @@ class Kept(Generic[T]):
         try:
             return self[index]
         except ImageError as error:
-            _log.warning("%s: left out: %s", error.path, error.problem)
+            _tell(error)
             self._broken.add(index)
             return None
+
+    def nearest(self, index: int) -> T:
+        """What is read of a sample, or of the next one whose file is not broken.
+
+        Raises:
+            DataError: All are broken.
+        """
+        for place in range(index, index + len(self)):
+            found = self.readable(place % len(self))
+            if found is not None:
+                return found
+        raise DataError(
+            f"{self._samples[index].path}: expected images to learn from, found neither this one "
+            f"nor any of the other {len(self) - 1} that can be read whole"
+        )
+
+
+def read_all(read: Callable[[Sample], R], samples: Sequence[Sample]) -> list[tuple[Sample, R]]:
+    """Samples with what is read of them, without those whose file is broken.
+
+    Raises:
+        DataError: All are.
+    """
+    found = []
+    for sample in samples:
+        try:
+            found.append((sample, read(sample)))
+        except ImageError as error:
+            _tell(error)
+    if not found:
+        raise DataError(
+            f"expected images to validate on, found {len(samples)}, none of which can be read whole"
+        )
+    return found
+
+
+def _tell(error: ImageError) -> None:
+    _log.warning("%s: left out: %s", error.path, error.problem)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from semiscope.errors import SemiscopeError
+
 
 class Draw(NamedTuple):
     """One place in a batch."""
@@ -44,7 +46,15 @@ class _Views(Dataset[Any]):
 
     def __getitem__(self, draw: Draw) -> Any:
         rng = np.random.default_rng((self.seed, draw.epoch, draw.position))
-        return self.examples.example(draw.sample, rng)
+        try:
+            return self.examples.example(draw.sample, rng)
+        except SemiscopeError as error:
+            return error
+
+    def collate(self, views: list[Any]) -> Any:
+        """The batch, or the first of the errors found in its place."""
+        failed = (v for v in views if isinstance(v, SemiscopeError))
+        return next(failed, None) or self.examples.collate(views)
 
 
 class Batches:
@@ -85,12 +95,24 @@ class Batches:
             yield [Draw(self.epoch, i, int(order[i])) for i in range(first, first + self._batch)]
 
 
-def make_loader(examples: Examples, batches: Batches, seed: int, workers: int) -> DataLoader[Any]:
-    """A loader whose order and views do not depend on ``workers``."""
-    return DataLoader(
-        _Views(examples, seed),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=examples.collate,
-        persistent_workers=workers > 0,
-    )
+class Loader:
+    """Batches in an order and with views that do not depend on the number of workers.
+
+    What a worker raises on purpose is raised here as it was, without the worker's traceback.
+    """
+
+    def __init__(self, examples: Examples, batches: Batches, seed: int, workers: int) -> None:
+        views = _Views(examples, seed)
+        self._loader: DataLoader[Any] = DataLoader(
+            views,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=views.collate,
+            persistent_workers=workers > 0,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            if isinstance(batch, SemiscopeError):
+                raise batch
+            yield batch

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from semiscope.config import Settings
 from semiscope.errors import SemiscopeError
 from semiscope.learn import checkpoint
-from semiscope.learn.loader import Batches, Examples, make_loader
+from semiscope.learn.loader import Batches, Examples, Loader
 from semiscope.learn.memory import keep_freed_memory
 
 _LOG_STEPS = 20
@@ -155,7 +155,7 @@ class _Training:
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
-        self.loader = make_loader(examples, self.batches, settings.seed, settings.workers)
+        self.loader = Loader(examples, self.batches, settings.seed, settings.workers)
         self.steps = len(self.batches)
         self.warmup = max(round(settings.warmup_epochs * self.steps), settings.warmup_steps)
         self.warmup = min(self.warmup, settings.epochs * self.steps // 2)

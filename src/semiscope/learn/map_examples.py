@@ -12,6 +12,7 @@ from torch import Tensor
 
 from semiscope.data.augment import ViewSettings, photometric
 from semiscope.data.class_maps import MapExample, draw_place, map_view, read_mapped
+from semiscope.errors import DataError
 from semiscope.infer.decode import scale_range, to_tensor, with_channels
 from semiscope.infer.model import InputSpec
 from semiscope.io.masks import IGNORE
@@ -44,22 +45,27 @@ class MapExamples:
             balance: See ``data.class_maps.draw_place``.
 
         Raises:
-            DataError: A class map has another size or an index that is no class.
-            ImageError: A file cannot be read.
+            DataError: A class map has another size or an index that is no class, or no image can
+                be read. Of several those that cannot be are left out with a word.
         """
         self._images = Kept(partial(read_mapped, classes=tuple(classes)), samples)
-        # all are looked at once, so that a faulty map is told of before the training and not within
-        self._shown = np.array(
-            [
-                np.bincount(self._images[i].classes.ravel(), minlength=IGNORE + 1)[:IGNORE] > 0
-                for i in range(len(samples))
-            ]
-        )
+        # all are looked at once, so that what is faulty is told of before the training, not within
+        looked_at = ((i, self._images.readable(i)) for i in range(len(samples)))
+        shown = {
+            i: np.bincount(image.classes.ravel(), minlength=IGNORE + 1)[:IGNORE] > 0
+            for i, image in looked_at
+            if image is not None
+        }
+        if not shown:
+            raise DataError(
+                f"expected images to learn from, found {len(samples)}, none of which can be read"
+            )
+        self._readable, self._shown = list(shown), np.array(list(shown.values()))
         self._spec, self._augment, self._side = spec, augment, side
         self._crops, self._balance = crops, balance
 
     def __len__(self) -> int:
-        return len(self._images) * self._crops
+        return len(self._readable) * self._crops
 
     def weights(self) -> NDArray[np.float64]:
         """(n,) so that the rarest class of each image is met as often."""
@@ -70,7 +76,7 @@ class MapExamples:
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """One crop: (C, side, side) float32, and (side, side) int64 class indices."""
-        example = self._images[index // self._crops]
+        example = self._images[self._readable[index // self._crops]]
         centre = draw_place(example.classes, self._side, self._balance, rng)
         seen = map_view(example, self._side, self._augment, rng, centre)
         values = grey_values(seen, scale_range(example.pixels, self._spec.scaling), self._spec)

@@ -13,6 +13,7 @@ from semiscope.data.class_maps import read_mapped
 from semiscope.evaluate.segmentation import confusion, segmentation_report
 from semiscope.infer.model import InputSpec
 from semiscope.infer.segmenter import ClassMap, regions, segment
+from semiscope.learn.kept import read_all
 from semiscope.types import Mask, Sample
 
 _TILES = 4
@@ -38,10 +39,10 @@ class MapValidation:
         """Reads the images.
 
         Raises:
-            DataError: A class map has another size or an index that is no class.
-            ImageError: A file cannot be read.
+            DataError: A class map has another size or an index that is no class, or no image can
+                be read. Of several those that cannot be are left out with a word.
         """
-        self._images = [read_mapped(s, classes) for s in samples]
+        self._images = [image for _, image in read_all(lambda s: read_mapped(s, classes), samples)]
         self._classes, self._defects, self._spec = classes, defects, spec
         self.class_iou: dict[str, float] = {}
         self.thresholds: dict[str, dict[str, float]] = {}

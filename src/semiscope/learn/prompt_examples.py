@@ -109,7 +109,7 @@ class PromptExamples(DetectExamples):
     def example(self, index: int, rng: np.random.Generator) -> PromptView:  # type: ignore[override]
         """One random view."""
         spec = self._spec
-        base, low_high = self._base(index)
+        base, low_high = self._bases.nearest(index)
         fill = low_high[0] + float(np.mean(spec.mean)) * (low_high[1] - low_high[0])
         chosen = self._candidates(base.annotations, rng)
         some = Example(base.pixels, base.annotations[chosen])

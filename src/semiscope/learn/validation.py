@@ -14,7 +14,8 @@ from semiscope.infer.decoders import Decoder
 from semiscope.infer.model import ClassThreshold, InputSpec, Prepared, prepare
 from semiscope.infer.sampling import Dial
 from semiscope.io.image import read_image
-from semiscope.types import Annotations, Dataset
+from semiscope.learn.kept import read_all
+from semiscope.types import Annotations, Dataset, Sample
 
 _EVALUATION_SCORE = 0.001  # COCO's AP needs the whole curve
 _ACCEPT_PRECISION = 0.9
@@ -32,6 +33,7 @@ class Validation:
         self._classes = dataset.classes
         self._samples = [s for s in dataset if s.annotations is not None]
         self._spec, self._shape = spec, shape
+        self._truth: list[Annotations] = []
         self._prepared: list[tuple[Prepared, tuple[int, int]]] = []
         self.thresholds: dict[str, dict[str, float]] = {}
         self.class_ap: dict[str, float] = {}
@@ -43,11 +45,15 @@ class Validation:
             network: Called with images and the decoder's further inputs.
             decoder: Turns its output into annotations.
             batch: Images at once.
+
+        Raises:
+            DataError: No image can be read. Of several those that cannot be are left out with a
+                word.
         """
         if not self._prepared:
-            for sample in self._samples:
-                pixels = read_image(sample.path).pixels
-                self._prepared.append((prepare(pixels, self._spec), pixels.shape[:2]))
+            read = read_all(self._prepare, self._samples)
+            self._truth = [s.annotations for s, _ in read if s.annotations is not None]
+            self._prepared = [prepared for _, prepared in read]
         device = next(network.parameters()).device
         further = [torch.from_numpy(v).to(device) for v in decoder.inputs(Dial()).values()]
         training = network.training
@@ -63,7 +69,7 @@ class Validation:
                 for i, (image, size) in enumerate(part)
             ]
         network.train(training)
-        truth = [s.annotations for s in self._samples if s.annotations is not None]
+        truth = self._truth
         sizes = [size for _, size in self._prepared]
         report = evaluate_detections(truth, found, self._classes, sizes, shape=self._shape)
         self.class_ap = {k: r.ap for k, r in report.per_class.items() if r.ap is not None}
@@ -79,6 +85,10 @@ class Validation:
             "precision": report.precision or 0.0,
             "recall": report.recall or 0.0,
         }
+
+    def _prepare(self, sample: Sample) -> tuple[Prepared, tuple[int, int]]:
+        pixels = read_image(sample.path).pixels
+        return prepare(pixels, self._spec), pixels.shape[:2]
 
 
 def _thresholds(

@@ -10,6 +10,7 @@ import torch
 from semiscope.compress.export import export, trained_network
 from semiscope.config import Settings
 from semiscope.data.augment import AugmentSettings
+from semiscope.data.dataset import open_dataset
 from semiscope.errors import DataError, ModelError, SettingsError
 from semiscope.infer.decode import Placement, decode_yolo, place
 from semiscope.infer.model import Model, Prepared
@@ -80,6 +81,33 @@ def test_a_batch_of_clean_images_collates(tmp_path):
     clean = (torch.zeros(1, 64, 96), torch.zeros(0, 5))
     images, targets = examples.collate([clean, clean])
     assert images.shape[0] == 2 and targets.shape == (0, 6)
+
+
+def test_broken_images_are_left_out_with_a_word(tmp_path, caplog):
+    data = blobs(tmp_path)
+    broken = [data / split / "images" / "0 #ä.png" for split in ("train", "val")]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:2000])
+    task = DetectTask(settings_for(data), 0)
+    examples = task.examples()
+    places = [s.path.name for s in open_dataset(data, "train")]
+    first = places.index(broken[0].name)
+    seen = [examples.example(i, np.random.default_rng(3)) for i in (first, first + 1)]
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
+    task.evaluate(task.network())
+    task.evaluate(task.network())
+    told = [r.getMessage() for r in caplog.records]
+    assert [t.partition(": left out")[0] for t in told] == [str(p) for p in broken]
+
+    for path in (data / "val" / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:2000])
+    task = DetectTask(settings_for(data), 0)
+    with pytest.raises(DataError, match="found 4, none of which can be read"):
+        task.evaluate(task.network())
+    for path in (data / "train" / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match="nor any of the other 11"):
+        DetectTask(settings_for(data), 0).examples().example(0, np.random.default_rng(0))
 
 
 def test_the_run_says_what_it_is(trained):

@@ -39,6 +39,22 @@ def test_the_run_says_what_it_is(trained):
     assert name == "segment" and learn.defects == ("crack",) and loop.batch == 4
 
 
+def test_broken_images_are_left_out_with_a_word(tmp_path, layered, caplog):
+    data = layered(tmp_path)
+    broken = [data / split / "images" / "0.png" for split in ("train", "val")]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:2000])
+    task = SegmentTask(settings_for(data), 0)
+    assert len(task.examples()) == 3 * 2
+    assert task.evaluate(task.network())["mean_iou"] > 0
+    told = [r.getMessage() for r in caplog.records]
+    assert [t.partition(": left out")[0] for t in told] == [str(p) for p in broken]
+    for path in (data / "train" / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match="found 4, none of which can be read"):
+        SegmentTask(settings_for(data), 0)
+
+
 @pytest.mark.slow
 def test_the_file_s_figures_are_those_of_the_training(trained):
     folder, figures = trained

@@ -27,6 +27,7 @@ from semiscope.infer.model import InputSpec
 from semiscope.inspection.score_promptable import PromptKind as EvaluatedKind
 from semiscope.inspection.score_promptable import region_ious
 from semiscope.io.image import read_image
+from semiscope.learn.kept import Kept
 from semiscope.learn.loop import LoopSettings
 from semiscope.learn.losses.prompt import PromptLossSettings, prompt_loss
 from semiscope.learn.prompt_examples import Asked, PromptExamples, PromptSettings, PromptView
@@ -222,6 +223,7 @@ class PromptTask:
             train, spec, settings.augment, settings.view, settings.prompts, settings.close_up
         )
         self._held_out = validation
+        self._seen = Kept(lambda s: read_image(s.path).pixels, validation.samples)
         self._text = (
             f"{settings.base}, adapted to {', '.join(d.name for d in settings.data)}: "
             f"{len(train)} images, {len(validation)} held out"
@@ -281,9 +283,11 @@ class PromptTask:
         prompter = TorchPrompter(network.network)
         kinds: tuple[EvaluatedKind, ...] = ("box", "point")
         rows: dict[str, list[RegionRow]] = {kind: [] for kind in kinds}
-        for sample in self._held_out:
+        for index, sample in enumerate(self._held_out):
+            pixels = self._seen.readable(index)
+            if pixels is None:
+                continue
             assert sample.annotations is not None
-            pixels = read_image(sample.path).pixels
             class_id, regions = true_regions(sample.annotations, pixels.shape[:2])
             for kind in kinds:
                 iou = region_ious(prompter, pixels, regions, kind)
