@@ -10,7 +10,7 @@ SOURCE = Path(semiscope.__file__).parent
 LAYERS = [
     ("cli",), ("label",), ("compress",), ("learn",), ("nets",), ("inspection",), ("report",),
     ("capture",), ("infer",), ("evaluate",), ("measure",), ("simulate",), ("data",), ("io",),
-    ("tiling",), ("fusion",), ("geometry",), ("config",), ("errors",), ("types",),
+    ("workers",), ("tiling",), ("fusion",), ("geometry",), ("config",), ("errors",), ("types",),
 ]  # fmt: skip
 TORCH = {"nets", "learn", "compress", "cli"}
 

@@ -16,7 +16,7 @@ import tifffile
 
 from semiscope.errors import DataError, ModelError, SemiscopeError, SettingsError
 from semiscope.inspection import pipeline
-from semiscope.inspection.pipeline import inspect, plan_threads
+from semiscope.inspection.pipeline import inspect
 from semiscope.inspection.settings import InspectSettings
 from semiscope.types import Image
 
@@ -452,10 +452,3 @@ def test_memory_does_not_grow_with_the_run(tmp_path, blob_model):
         assert ended.returncode == 0, ended.stderr
         peaks.append(float(ended.stdout))
     assert peaks[1] < peaks[0] * 1.1
-
-
-def test_threads_are_shared_out():
-    assert plan_threads(1000, 8) == (8, 1)
-    assert plan_threads(2, 8) == (2, 4)
-    assert plan_threads(1, 3) == (1, 3)
-    assert plan_threads(3, 2) == (2, 1)

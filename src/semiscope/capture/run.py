@@ -8,11 +8,10 @@ of the one they were made of.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +30,7 @@ from semiscope.io.files import write_atomic
 from semiscope.io.image import find_images, read_image, write_tiff
 from semiscope.io.labels import split_folder
 from semiscope.types import Dataset, Image, Sample
+from semiscope.workers import plan_threads, worker_pool
 
 RESULTS = "captures.json"
 _EVERY_S = 5.0  # how much work a kill can cost
@@ -140,7 +140,7 @@ class _Run:
         self._reference = None
         if settings.reference is not None:
             self._reference = read_image(settings.reference).pixels
-        self._workers, threads = _plan(settings.threads, len(samples))
+        self._workers, threads = plan_threads(len(samples), settings.threads)
         self._finder: Finder | None = None
         if settings.method != "label":
             self._finder = METHODS[settings.method](settings, threads)
@@ -193,18 +193,17 @@ class _Run:
                 self._write(False)
                 saved = time.perf_counter()
 
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="capture")
         complete = False
         try:
-            for index in todo:
-                waiting.append((self._samples[index], pool.submit(self._one, index)))
-                if len(waiting) >= 2 * self._workers:
+            with worker_pool(self._workers, "capture") as pool:
+                for index in todo:
+                    waiting.append((self._samples[index], pool.submit(self._one, index)))
+                    if len(waiting) >= 2 * self._workers:
+                        take_first()
+                while waiting:
                     take_first()
-            while waiting:
-                take_first()
             complete = True
         finally:
-            pool.shutdown(cancel_futures=True)
             self._seconds = time.perf_counter() - started
             self._write(complete)
 
@@ -282,14 +281,6 @@ class _Run:
             self._out / RESULTS,
             notes,
         )
-
-
-def _plan(threads: int | None, images: int) -> tuple[int, int]:
-    """How many photographs are worked on at once, and how many cores each has."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = threads or usable or 1
-    workers = max(1, min(cores, images))
-    return workers, cores // workers
 
 
 def _names(samples: Sequence[Sample]) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +20,7 @@ from semiscope.io import labels
 from semiscope.io.image import read_image
 from semiscope.io.masks import IGNORE, read_class_map
 from semiscope.types import Dataset, Sample
+from semiscope.workers import plan_threads, worker_pool
 
 _EXAMPLES = 5
 # groups of boxes by their area, px²: each from the limit of the one before on
@@ -72,7 +71,8 @@ def check_dataset(
     form = find_format(root)
     dataset = open_dataset(root)
     looks: list[_Look] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    workers, _ = plan_threads(len(dataset), None)
+    with worker_pool(workers, "check") as pool:
         for look in pool.map(_look, dataset.samples):
             looks.append(look)
             if progress is not None:

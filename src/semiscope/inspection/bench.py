@@ -20,9 +20,10 @@ from semiscope.infer.classifier import Classifier, is_classifier
 from semiscope.infer.ensemble import load
 from semiscope.infer.predictor import Predictor
 from semiscope.infer.tiled import prepare_inputs
-from semiscope.inspection.pipeline import inspect, plan_threads
+from semiscope.inspection.pipeline import inspect
 from semiscope.inspection.settings import InspectSettings
 from semiscope.io.image import find_images, read_image
+from semiscope.workers import plan_threads
 
 _PRELOADED_BATCHES = 16
 _CHILD = "from semiscope.inspection.bench import _measure_memory; _measure_memory()"

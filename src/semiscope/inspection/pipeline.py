@@ -9,16 +9,14 @@ depends on nothing else, so a run that was killed ends with the same results as 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from threading import BoundedSemaphore
 
 import cv2
-from threadpoolctl import threadpool_limits
 
 from semiscope import __version__
 from semiscope.errors import ImageError, SemiscopeError
@@ -32,6 +30,7 @@ from semiscope.inspection.settings import InspectSettings
 from semiscope.inspection.summary import REPORT, RESULTS, TABLE, InspectionSummary, summarise
 from semiscope.io.files import cannot_write, write_atomic
 from semiscope.io.image import find_images, read_image
+from semiscope.workers import plan_threads, worker_pool
 
 Progress = Callable[[int, int], None]
 """Called after each image with how many are done and how many there are."""
@@ -106,22 +105,6 @@ def inspect(
     return summary
 
 
-def plan_threads(batches: int, threads: int | None) -> tuple[int, int]:
-    """How many inferences run at once, and how many cores each uses.
-
-    One core an inference wastes none on waiting for the others; only a run of few batches shares
-    several cores an inference.
-
-    Args:
-        batches: Batches in the whole run.
-        threads: Cores to use, or None for all that this process may use.
-    """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = threads or usable or 1
-    streams = max(1, min(cores, batches))
-    return streams, cores // streams
-
-
 class _Run:
     """One inspection while it runs."""
 
@@ -155,22 +138,13 @@ class _Run:
                     if progress is not None:
                         progress(index + 1, total)
 
-        cv2_threads = cv2.getNumThreads()
-        # threads of OpenCV's and of numpy's own would only fight for the cores that workers fill
-        cv2.setNumThreads(1)
-        blas = threadpool_limits(1, "blas")
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="inspect")
-        try:
+        with worker_pool(workers, "inspect") as pool:
             for start in range(len(journal) // batch * batch, total, batch):
                 waiting.append((start, pool.submit(self._batch, start)))
                 if len(waiting) >= 2 * workers:
                     write_first()
             while waiting:
                 write_first()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            blas.restore_original_limits()
-            cv2.setNumThreads(cv2_threads)
 
     def _batch(self, start: int) -> list[ImageRow]:
         """Rows of the images of one batch."""
