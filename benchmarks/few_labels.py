@@ -241,7 +241,9 @@ def settings_of(
         task = "semi"
         pools = tuple(labelled if p == REST else data_set(p, given) for p in case.pools)
         values |= {"labelled": labelled, "unlabelled": pools, "method": method}
-        values |= {"threshold": given.threshold, **(CHOSEN if method == OURS else {})}
+        values["threshold"] = given.threshold
+        if method == OURS:
+            values |= {**CHOSEN, "teacher": init}
         # an epoch is a pass over the longer part
         images = max(images, len(find_unlabelled(pools)))
     epochs, crops = length(images, given.batch, wanted)

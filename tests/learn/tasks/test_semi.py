@@ -10,11 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from semiscope.errors import DataError
+from semiscope.errors import DataError, SettingsError
+from semiscope.learn import checkpoint
 from semiscope.learn import run as runs
 from semiscope.learn.losses.class_map import map_loss
 from semiscope.learn.semi_examples import Pool, cutmix_box, find_unlabelled, jitter
-from semiscope.learn.tasks.segment import MapLoopSettings
+from semiscope.learn.tasks.segment import MapLoopSettings, SegmentSettings
 from semiscope.learn.tasks.semi import METHODS, SemiSettings, SemiTask, engaged
 
 SIDE = 32
@@ -151,6 +152,50 @@ def test_unlabelled_images_are_found_and_bad_ones_left_out(tmp_path, layered, ca
     assert len(found) == 3 and "bad.png: left out" in caplog.text
     # a data set without an unlabelled part gives its training images, never its masks
     assert len(find_unlabelled([layered(tmp_path / "plain")])) == 4
+
+
+@pytest.mark.slow
+def test_a_teacher_that_stays_says_what_the_weak_views_show(tmp_path, layered):
+    data = layered(tmp_path / "data", unlabelled=1)
+    small = {
+        k: v
+        for k, v in settings_for(data).model_dump().items()
+        if k in SegmentSettings.model_fields
+    }
+    loop = MapLoopSettings(epochs=1, batch=2, warmup_epochs=0, workers=0)
+    run, other = tmp_path / "run", tmp_path / "other"
+    runs.start("segment", SegmentSettings(data=data, **small), loop, run)
+    weights, state = checkpoint.best(run)
+    sharp = {k: v * 30 if k.startswith("classify.") else v for k, v in weights.items()}
+    checkpoint.save(run / "best", {"model": sharp}, state)
+    task = SemiTask(settings_for(data, teacher=run, threshold=0.6), 0)
+    batch = batch_of(task)
+    # the network that learns is sure of nothing, so that what is taught is the teacher's
+    network = Straight(0.01)
+    _, parts = task.loss(network, batch)
+    assert parts["sure"] > 0.5 and parts["strong"] > 0.1
+    alone = SemiTask(settings_for(data, threshold=0.6), 0)
+    assert alone.loss(Straight(0.01), batch)[1]["sure"] == 0
+
+    # it stays as it is while another learns
+    before = [p.clone() for p in task._teacher.state_dict().values()]
+    task.loss(network.train(), batch)[0].backward()
+    after = task._teacher.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(p.grad is None for p in task._teacher.parameters())
+
+    with pytest.raises(SettingsError, match="expected a run with evaluated weights"):
+        SemiTask(settings_for(data, teacher=tmp_path / "none"), 0)
+    with pytest.raises(SettingsError, match="expected a teacher with scaling"):
+        SemiTask(settings_for(data, teacher=run, scaling="percentile"), 0)
+    for key, value, message in (
+        ("classes", ["a", "b", "c"], "expected a teacher with classes"),
+        ("task", "detect", "expected a run of train segment or semi"),
+    ):
+        changed = {**state, "spec": {**state["spec"], key: value}}
+        checkpoint.save(other / "best", {"model": weights}, changed)
+        with pytest.raises(SettingsError, match=message):
+            SemiTask(settings_for(data, teacher=other), 0)
 
 
 def test_an_empty_pool_is_refused(tmp_path, layered):

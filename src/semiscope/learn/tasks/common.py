@@ -140,6 +140,32 @@ def take_fitting(network: nn.Module, tensors: Mapping[str, Tensor], run: Path) -
     network.load_state_dict(fitting, strict=False)
 
 
+def check_teacher(
+    run: Path, spec: Mapping[str, Any], classes: Sequence[str], given: InputSpec
+) -> None:
+    """Looks whether the network of a run knows the same classes from the same input.
+
+    Args:
+        run: The teacher's.
+        spec: What its run says of it.
+        classes: That it is to know.
+        given: What it is to be given.
+
+    Raises:
+        SettingsError: It does not.
+    """
+    ours = given.model_dump(mode="json")
+    for what, wanted, found in (
+        ("classes", list(classes), spec["classes"]),
+        *((key, ours[key], spec["input"][key]) for key in ("channels", "scaling")),
+    ):
+        if wanted != found:
+            raise SettingsError(
+                f"{run}: expected a teacher with {what} {wanted}, found {found}. Use its data and "
+                "settings."
+            )
+
+
 def load_pretrained(backbone: nn.Module, source: str, name: str) -> None:
     """Loads published weights into a backbone; an empty source leaves it as it is.
 

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from semiscope.errors import SettingsError
 from semiscope.learn.losses.distill import DistillLossSettings, distill_loss
+from semiscope.learn.tasks.common import check_teacher
 from semiscope.learn.tasks.detect import DetectSettings, DetectTask, trained_detector
 from semiscope.nets.yolov7_tiny import STRIDES, YoloV7Tiny
 
@@ -37,16 +37,7 @@ class DistillTask(DetectTask):
         """
         super().__init__(settings, seed)
         weights, spec = trained_detector(settings.teacher)
-        ours = self.data.input.model_dump(mode="json")
-        for what, wanted, found in (
-            ("classes", list(self.data.classes), spec["classes"]),
-            *((key, ours[key], spec["input"][key]) for key in ("channels", "scaling")),
-        ):
-            if wanted != found:
-                raise SettingsError(
-                    f"{settings.teacher}: expected a teacher with {what} {wanted}, found {found}. "
-                    "Use its data and settings."
-                )
+        check_teacher(settings.teacher, spec, self.data.classes, self.data.input)
         self.anchors = np.array(spec["decoder"]["anchors"])
         self._distill = settings.distill
         self._teacher = YoloV7Tiny(**spec["built"]).eval().requires_grad_(False)

@@ -16,6 +16,10 @@ paper leaves open: here each step scores a view of every family without gradient
 views of the family with the highest loss (policy "max"), from one of each of the two highest
 ("top-2"), or from all; the weights of the views always sum to 2 lambda.
 
+What the weak views show the learning network says itself, as these methods have it, or another that
+stays as it is (the noisy student of Xie et al. 2020). A network that teaches itself may grow surer
+and surer of a mistake; one that stays cannot.
+
 Batch norm: labelled and weak views pass together and set the running statistics, with which the
 network later infers. Strong views and dropped features pass on their own, normed by their own
 batch, and leave the running statistics alone: disturbed images are not what inference sees.
@@ -36,6 +40,9 @@ from torch import Tensor, nn
 
 from semiscope.data.perturbation import FloatArray, Perturbed
 from semiscope.data.tem_noise import FAMILIES, perturb
+from semiscope.errors import SettingsError
+from semiscope.infer.segmenter import TASK
+from semiscope.learn import checkpoint
 from semiscope.learn.losses.class_map import map_loss
 from semiscope.learn.losses.consistency import Pseudo, consistency, mix
 from semiscope.learn.semi_examples import (
@@ -47,8 +54,9 @@ from semiscope.learn.semi_examples import (
     jitter,
     unchanged,
 )
-from semiscope.learn.tasks.common import parameter_groups
+from semiscope.learn.tasks.common import check_teacher, parameter_groups
 from semiscope.learn.tasks.segment import MapData, MapSettings, fresh_network, map_spec
+from semiscope.nets.deeplab import DeepLabV3Plus
 from semiscope.nets.norms import forgetful_norms
 
 _log = logging.getLogger(__name__)
@@ -93,6 +101,11 @@ class SemiSettings(MapSettings):
     method: Literal["fixmatch", "cutmix", "unimatch", "tem"] = Field(
         "tem", description="How unlabelled images are learned from"
     )
+    teacher: Path | None = Field(
+        None,
+        description="Run of train segment or semi whose network says what the weak views show and "
+        "does not change; the network that learns says so itself if unset",
+    )
     threshold: float = Field(
         0.95, ge=0, lt=1, description="Probability from which on a pixel's class is believed"
     )
@@ -136,7 +149,8 @@ class SemiTask:
 
         Raises:
             DataError: See ``MapData``; or a folder has no unlabelled image.
-            SettingsError: See ``MapData``.
+            SettingsError: See ``MapData``; or the teacher cannot be had, or knows other classes or
+                another input.
         """
         self.settings = settings
         self.method = METHODS[settings.method]
@@ -154,8 +168,21 @@ class SemiTask:
         )
         pools = ", ".join(p.name for p in settings.unlabelled)
         self._text = f"{self.data.text}; {len(paths)} unlabelled of {pools}"
+        self._teacher = None if settings.teacher is None else self._load(settings.teacher)
         self._epochs = 0.0
         self._sure = self._valid = 0
+
+    def _load(self, run: Path) -> nn.Module:
+        weights, state = checkpoint.best(run)
+        spec = state["spec"]
+        if spec["task"] != TASK:
+            raise SettingsError(
+                f"{run}: expected a run of train segment or semi, found one of task {spec['task']}"
+            )
+        check_teacher(run, spec, self.data.classes, self.data.input)
+        network = DeepLabV3Plus(**spec["built"]).eval().requires_grad_(False)
+        network.load_state_dict(weights)
+        return network
 
     @property
     def _draws(self) -> int:
@@ -195,7 +222,11 @@ class SemiTask:
             _laid(torch.cat([images, pool.weak])), dropped=more if self.method.features else 0
         )
         supervised, parts = map_loss(logits[:count], truth, self.settings.loss)
-        pseudo = Pseudo.of(logits[count : count + more], pool.valid, self.settings.threshold)
+        weak = logits[count : count + more]
+        if self._teacher is not None:
+            with torch.no_grad():
+                weak = self._teacher.to(device)(_laid(pool.weak))
+        pseudo = Pseudo.of(weak, pool.valid, self.settings.threshold)
         self._sure += int(pseudo.sure.sum())
         self._valid += int(pseudo.valid.sum())
         weight = self.settings.view_weight if self.method.features else 1.0
