@@ -135,6 +135,7 @@ def test_an_epoch_without_a_sure_pixel_is_finite_and_said(tmp_path, layered, cap
         figures = task.evaluate(network)
     assert figures["sure"] == 0 and math.isfinite(figures["fitness"])
     assert "no pixel of the unlabelled images was as sure as 0.999" in caplog.text
+    assert "--unlabelled-from" in caplog.text
     caplog.clear()
     task.loss(Straight(9.0), batch_of(task))
     assert task.evaluate(network)["sure"] > 0 and not caplog.text
@@ -155,7 +156,7 @@ def test_unlabelled_images_are_found_and_bad_ones_left_out(tmp_path, layered, ca
 
 
 @pytest.mark.slow
-def test_a_teacher_that_stays_says_what_the_weak_views_show(tmp_path, layered):
+def test_a_teacher_that_stays_says_what_the_weak_views_show(tmp_path, layered, caplog):
     data = layered(tmp_path / "data", unlabelled=1)
     small = {
         k: v
@@ -184,6 +185,12 @@ def test_a_teacher_that_stays_says_what_the_weak_views_show(tmp_path, layered):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(p.grad is None for p in task._teacher.parameters())
 
+    blank = {k: 0 * v if k.startswith("classify.") else v for k, v in weights.items()}
+    checkpoint.save(other / "best", {"model": blank}, state)
+    doubtful = SemiTask(settings_for(data, teacher=other, threshold=0.6), 0)
+    doubtful.loss(network, batch)
+    doubtful.evaluate(network)
+    assert "train the teacher for longer" in caplog.text
     with pytest.raises(SettingsError, match="expected a run with evaluated weights"):
         SemiTask(settings_for(data, teacher=tmp_path / "none"), 0)
     with pytest.raises(SettingsError, match="expected a teacher with scaling"):

@@ -265,9 +265,11 @@ class SemiTask:
             if not self._sure:
                 _log.warning(
                     "no pixel of the unlabelled images was as sure as %g since the last "
-                    "evaluation: they taught nothing. Lower --threshold, or let the labelled "
-                    "images teach for longer with --unlabelled-from.",
+                    "evaluation: they taught nothing. Lower --threshold, or %s.",
                     self.settings.threshold,
+                    "let the labelled images teach for longer with --unlabelled-from"
+                    if self._teacher is None
+                    else "train the teacher for longer",
                 )
         self._sure = self._valid = 0
         return figures
