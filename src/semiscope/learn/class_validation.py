@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from semiscope.errors import ImageError
 from semiscope.evaluate.classification import (
     accept_thresholds,
     accuracy,
@@ -21,9 +19,8 @@ from semiscope.evaluate.classification import (
 )
 from semiscope.infer.model import InputSpec, prepare
 from semiscope.io.image import read_image
+from semiscope.learn.kept import whole
 from semiscope.types import Dataset
-
-_log = logging.getLogger(__name__)
 
 _BATCH = 32
 _ACCEPT_PURITY = 0.9
@@ -104,8 +101,4 @@ class ClassValidation:
             self._inputs.append((image, np.zeros_like(image) if low is None else low, has))
 
     def _prepared(self, path: Path) -> NDArray[np.float32] | None:
-        try:
-            return prepare(read_image(path).specimen, self._spec).tensor
-        except ImageError as error:
-            _log.warning("%s: left out: %s", path, error.problem)
-            return None
+        return whole(lambda p: prepare(read_image(p).specimen, self._spec).tensor, path)

@@ -21,6 +21,7 @@ class _Sized(Protocol):
 
 T = TypeVar("T", bound=_Sized)
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class Kept(Generic[T]):
@@ -47,12 +48,10 @@ class Kept(Generic[T]):
         """What is read of a sample; None, with a word the first time, where its file is broken."""
         if index in self._broken:
             return None
-        try:
-            return self[index]
-        except ImageError as error:
-            _tell(error)
+        found = whole(self.__getitem__, index)
+        if found is None:
             self._broken.add(index)
-            return None
+        return found
 
     def nearest(self, index: int) -> T:
         """What is read of a sample, or of the next one whose file is not broken.
@@ -76,12 +75,7 @@ def read_all(read: Callable[[Sample], R], samples: Sequence[Sample]) -> list[tup
     Raises:
         DataError: All are.
     """
-    found = []
-    for sample in samples:
-        try:
-            found.append((sample, read(sample)))
-        except ImageError as error:
-            _tell(error)
+    found = [(s, value) for s in samples if (value := whole(read, s)) is not None]
     if not found:
         raise DataError(
             f"expected images to validate on, found {len(samples)}, none of which can be read whole"
@@ -89,5 +83,10 @@ def read_all(read: Callable[[Sample], R], samples: Sequence[Sample]) -> list[tup
     return found
 
 
-def _tell(error: ImageError) -> None:
-    _log.warning("%s: left out: %s", error.path, error.problem)
+def whole(read: Callable[[S], R], source: S) -> R | None:
+    """What is read of a source; None, with a word, where its file is broken."""
+    try:
+        return read(source)
+    except ImageError as error:
+        _log.warning("%s: left out: %s", error.path, error.problem)
+        return None

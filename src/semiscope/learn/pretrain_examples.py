@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +14,13 @@ from torch import Tensor
 
 from semiscope.data.augment import ViewSettings, random_affine
 from semiscope.data.pairs import Pair
-from semiscope.errors import DataError, ImageError
+from semiscope.errors import DataError
 from semiscope.infer.model import InputSpec
 from semiscope.io.image import images_below, read_size
 from semiscope.io.labels import split_folders
-from semiscope.learn.kept import Kept
+from semiscope.learn.kept import Kept, whole
 from semiscope.learn.whole_images import Boxed, read_boxed, view_of
 from semiscope.types import Sample
-
-_log = logging.getLogger(__name__)
 
 _SPLITS = ("", "train", "unlabelled")  # never what a model is judged by
 
@@ -77,7 +74,7 @@ def find_images(roots: Sequence[Path]) -> list[Path]:
             raise DataError(f"{root}: expected a folder of images, found no folder")
         folders = [folder for split, folder in split_folders(root) if split in _SPLITS]
         found = [path for folder in folders for path in images_below(folder)]
-        readable = [path for path in found if _opens(path)]
+        readable = [path for path in found if whole(read_size, path) is not None]
         if not readable:
             raise DataError(
                 f"{root}: expected images to learn from, found {len(found)} files, none of which "
@@ -85,15 +82,6 @@ def find_images(roots: Sequence[Path]) -> list[Path]:
             )
         images.update(dict.fromkeys(readable))
     return list(images)
-
-
-def _opens(path: Path) -> bool:
-    try:
-        read_size(path)
-    except ImageError as error:
-        _log.warning("%s: left out: %s", path, error.problem)
-        return False
-    return True
 
 
 class PretrainExamples:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,17 +15,15 @@ from torch import Tensor
 from semiscope.data.augment import ViewSettings
 from semiscope.data.class_maps import MapExample, map_view
 from semiscope.data.perturbation import FloatArray, Perturbed, source_index
-from semiscope.errors import DataError, ImageError
+from semiscope.errors import DataError
 from semiscope.infer.decode import scale_range
 from semiscope.infer.model import InputSpec
 from semiscope.io import masks
 from semiscope.io.image import images_below, read_image
 from semiscope.io.masks import IGNORE
-from semiscope.learn.kept import Kept
+from semiscope.learn.kept import Kept, whole
 from semiscope.learn.map_examples import MapExamples, grey_values, normalised
 from semiscope.types import Sample
-
-_log = logging.getLogger(__name__)
 
 Disturb = Callable[[FloatArray, np.random.Generator], Perturbed]
 """Grey values in [0, 1] -> new ones, and the displacement when they have moved."""
@@ -81,7 +78,7 @@ def find_unlabelled(roots: Sequence[Path]) -> list[Path]:
             found = [s.path for s in dataset if wanted is None or s.split == wanted]
         else:
             found = images_below(root)
-        readable = [path for path in found if _readable(path)]
+        readable = [path for path in found if whole(read_image, path) is not None]
         if not readable:
             raise DataError(
                 f"{root}: expected unlabelled images, found {len(found)} files, none of which can "
@@ -89,15 +86,6 @@ def find_unlabelled(roots: Sequence[Path]) -> list[Path]:
             )
         paths += readable
     return paths
-
-
-def _readable(path: Path) -> bool:
-    try:
-        read_image(path)
-    except ImageError as error:
-        _log.warning("%s: left out: %s", path, error.problem)
-        return False
-    return True
 
 
 class SemiExamples:
