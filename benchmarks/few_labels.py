@@ -147,6 +147,9 @@ def main() -> None:
     cost.add_argument("--side", type=int, default=512, help="of a crop, px")
     cost.add_argument("--steps", type=int, default=4, help="timed, a turn")
     cost.add_argument("--turns", type=int, default=3)
+    cost.add_argument(
+        "--teacher", type=Path, help="run of train segment on device A; ours with it is a row too"
+    )
     given = parser.parse_args()
     if given.verb == "cost":
         cost_table(given)
@@ -404,6 +407,9 @@ def cost_table(given: argparse.Namespace) -> None:
     for method in SEMI:
         values = {**common, "labelled": data, "unlabelled": (data,), "method": method}
         ways[f"semi, {method}"] = "semi", TASKS["semi"].settings.from_dict(values, method)
+        if method == OURS and given.teacher:
+            taught = TASKS["semi"].settings.from_dict({**values, "teacher": given.teacher}, method)
+            ways[f"semi, {method}, with a teacher"] = "semi", taught
     kind = given.base.partition(":")[0]
     prompt = PromptTaskSettings(data=(data,), base=given.base, view=given.side)
     ways[f"prompt, {kind}"] = "prompt", prompt
